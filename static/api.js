@@ -1,0 +1,115 @@
+// Talks to the backend: JSON in, one kind of error out.
+
+/**
+ * One file of a channel, as `/api/files` describes it.
+ * @typedef {object} MediaFile
+ * @property {number} chat_id
+ * @property {number} message_id
+ * @property {string} name
+ * @property {"video" | "image" | "audio" | "document"} kind
+ * @property {string} mime_type
+ * @property {number} size in bytes
+ * @property {number} date in Unix seconds
+ * @property {number | null} duration in seconds
+ * @property {number | null} width
+ * @property {number | null} height
+ * @property {string} caption
+ * @property {string | null} thumbnail a URL at the worker
+ */
+
+/** @typedef {{files: MediaFile[], next: string | null, reading: boolean}} FilePage */
+/** @typedef {{query: string, kind: string}} Filter */
+
+/** Why there is no answer. `code` is the backend's, or `offline` when it could not be asked. */
+export class ApiError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {number} status
+   * @param {number} retryAfter seconds the server asks to wait, 0 when it does not say
+   */
+  constructor(code, message, status = 0, retryAfter = 0) {
+    super(message);
+    this.code = code;
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether asking again later can help. */
+  get isPassing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/**
+ * Turn an error answer, ours or the worker's, into an ApiError.
+ * @param {Response} response
+ */
+export async function errorFrom(response) {
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  const body = await response.json().catch(() => null);
+  const { code = "unknown", message = `The server answered ${response.status}.` } =
+    body?.error ?? {};
+  return new ApiError(code, message, response.status, retryAfter);
+}
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
+async function getJson(path, signal) {
+  let response;
+  try {
+    response = await fetch(path, { signal, headers: { Accept: "application/json" } });
+  } catch (error) {
+    if (signal?.aborted) {
+      throw error;
+    }
+    throw new ApiError("offline", "The gallery cannot be reached.");
+  }
+  if (response.status === 401) {
+    const here = location.pathname + location.search;
+    location.assign(`/sign-in?next=${encodeURIComponent(here)}`);
+  }
+  if (!response.ok) {
+    throw await errorFrom(response);
+  }
+  return response.json();
+}
+
+/**
+ * @param {Filter} filter
+ * @param {string | null} cursor
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<FilePage>}
+ */
+export function listFiles(filter, cursor, signal) {
+  const query = new URLSearchParams({ ...filter, cursor: cursor ?? "" });
+  return getJson(`/api/files?${query}`, signal);
+}
+
+/**
+ * @param {string} id as `fileId` makes it
+ * @returns {Promise<MediaFile>}
+ */
+export function getFile(id) {
+  return getJson(`/api/files/${id}`);
+}
+
+/**
+ * A URL that plays for an hour. `attempt` counts the failed ones, so that another worker gets a turn.
+ * @param {string} id
+ * @param {number} attempt
+ * @returns {Promise<{url: string, via: string, expires_at: number}>}
+ */
+export function signUrl(id, attempt = 0) {
+  return getJson(`/api/files/${id}/url?attempt=${attempt}`);
+}
+
+/**
+ * The file's name in paths and deep links.
+ * @param {MediaFile} file
+ */
+export function fileId(file) {
+  return `${file.chat_id}/${file.message_id}`;
+}

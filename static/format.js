@@ -1,0 +1,77 @@
+// Puts numbers and names into words. Pure: no page, no network.
+
+const UNITS = ["B", "KB", "MB", "GB", "TB"];
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const dayOfYear = new Intl.DateTimeFormat(undefined, {
+  day: "numeric",
+  month: "short",
+  year: "numeric",
+});
+
+/**
+ * `1:02:03`, or `2:03` below an hour.
+ * @param {number | null} seconds
+ */
+export function formatDuration(seconds) {
+  if (!seconds || seconds < 0) {
+    return "";
+  }
+  const whole = Math.max(1, Math.round(seconds));
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const shown = parts[0] > 0 ? parts : parts.slice(1);
+  return shown.map((part, index) => String(part).padStart(index ? 2 : 1, "0")).join(":");
+}
+
+/**
+ * `1.4 GB`: decimal units, as file managers and Telegram show them.
+ * @param {number} bytes
+ */
+export function formatSize(bytes) {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  const digits = unit > 1 && value < 10 ? 1 : 0;
+  return `${value.toFixed(digits)} ${UNITS[unit]}`;
+}
+
+/**
+ * `3 Nov`, with the year unless it is this one.
+ * @param {number} unixSeconds
+ * @param {Date} [now]
+ */
+export function formatDate(unixSeconds, now = new Date()) {
+  const date = new Date(unixSeconds * 1000);
+  return (date.getFullYear() === now.getFullYear() ? day : dayOfYear).format(date);
+}
+
+/**
+ * A file's name as a person would write it: no extension, no underscores or dots for spaces.
+ * @param {import("./api.js").MediaFile} file
+ */
+export function formatTitle(file) {
+  const stem = file.name.replace(/\.[a-z0-9]{1,5}$/i, "");
+  const spaced = /\s/.test(stem) ? stem : stem.replace(/[._]+/g, " ");
+  return spaced.trim() || file.caption.split("\n")[0].slice(0, 120) || `Post ${file.message_id}`;
+}
+
+/**
+ * `MKV`, for a badge; empty when the name has no extension.
+ * @param {string} name
+ */
+export function formatExtension(name) {
+  return (/\.([a-z0-9]{1,5})$/i.exec(name)?.[1] ?? "").toUpperCase();
+}
+
+/**
+ * The line under a title: resolution, size, date.
+ * @param {import("./api.js").MediaFile} file
+ * @param {{resolution?: boolean}} [options]
+ */
+export function formatFacts(file, { resolution = false } = {}) {
+  const measures = file.width && file.height ? `${file.width} × ${file.height}` : "";
+  const facts = [resolution ? measures : "", formatSize(file.size), formatDate(file.date)];
+  return facts.filter(Boolean).join(" · ");
+}
