@@ -18,6 +18,7 @@ from typing import Literal
 from .content import Content
 
 FileKind = Literal["video", "round_video", "audio", "voice", "animation", "document"]
+ReferenceState = Literal["valid", "expired", "empty", "invalid"]
 CHANNEL_ID_OFFSET = 1_000_000_000_000
 """A channel's Bot API id is minus this, minus its bare id (core.telegram.org/api/bots/ids)."""
 
@@ -179,7 +180,9 @@ class World:
         """Leave a hole in the ids, as deleted messages do."""
         channel.top_message_id += count
 
-    def edit(self, post: Post, *, text: str | None = None, media: Document | None = None) -> Post:
+    def edit(
+        self, post: Post, *, text: str | None = None, media: Document | Photo | None = None
+    ) -> Post:
         """Replace the caption, the file, or both."""
         channel = self.channels[post.channel_id]
         current = channel.posts[post.id]
@@ -220,7 +223,8 @@ class World:
         return lambda: self._subscribers.remove(subscriber)
 
     def bot_by_token(self, token: str) -> Bot | None:
-        bot = self.bots.get(int(token.partition(":")[0])) if token[:1].isdecimal() else None
+        number = token.partition(":")[0]
+        bot = self.bots.get(int(number)) if number.isdecimal() else None
         return bot if bot and hmac.compare_digest(bot.token.encode(), token.encode()) else None
 
     def channels_of(self, bot: Bot) -> Iterator[Channel]:
@@ -241,11 +245,21 @@ class World:
 
         Source: core.telegram.org/api/file_reference.
         """
-        generation = self._reference_generation.get(file_id, 0)
-        return (
-            generation.to_bytes(4, "big")
-            + self._digest(b"reference", account_id, file_id, generation)[:16]
-        )
+        return self._reference(account_id, file_id, self._reference_generation.get(file_id, 0))
+
+    def reference_state(self, account_id: int, file_id: int, reference: bytes) -> ReferenceState:
+        """What a file reference that a client shows is worth now."""
+        if not reference:
+            return "empty"
+        generation = int.from_bytes(reference[:4], "big")
+        if not hmac.compare_digest(reference, self._reference(account_id, file_id, generation)):
+            return "invalid"
+        current = self._reference_generation.get(file_id, 0)
+        return "valid" if generation == current else "expired"
+
+    def _reference(self, account_id: int, file_id: int, generation: int) -> bytes:
+        digest = self._digest(b"reference", account_id, file_id, generation)
+        return generation.to_bytes(4, "big") + digest[:16]
 
     def expire_references(self, file_id: int) -> None:
         """From now on only messages read again give a reference that opens the file."""
