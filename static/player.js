@@ -4,10 +4,10 @@ import { ApiError, errorFrom } from "./api.js";
 
 const SHOW_AFTER_MS = 300; // shorter waits are not worth a word
 const FIRST_DELAY_MS = 400;
-const LONGEST_DELAY_MS = 10_000;
-const ATTEMPTS_MAX = 40; // with the delays above about six minutes
+const LONGEST_DELAY_MS = 4_000;
+const ATTEMPTS_MAX = 100; // with the delays above between six and seven minutes
 const LOAD_PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
-const STALL_PATIENCE_MS = 12_000; // Chromium mends a cut connection within seconds by itself
+const STALL_PATIENCE_MS = 15_000; // Chromium mends a cut connection by itself in a second or two
 
 /**
  * What the viewer shows: a word while it works, a sentence when it has given up.
