@@ -107,19 +107,24 @@ class FileCount:
 
 
 class Counters:
-    """What was asked and served since the start or the last `reset`."""
+    """What was asked and served since the start or the last `reset`.
+
+    `files` are chunks served over MTProto, `downloads` bytes served over the Bot API, by file id.
+    """
 
     def __init__(self) -> None:
         self.methods: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.connections: Counter[int] = Counter()
         self.files: defaultdict[int, FileCount] = defaultdict(FileCount)
+        self.downloads: Counter[int] = Counter()
 
     def reset(self) -> None:
         self.methods.clear()
         self.errors.clear()
         self.connections.clear()
         self.files.clear()
+        self.downloads.clear()
 
     def bytes_served(self, file_ids: Iterable[int] | None = None) -> int:
         """Bytes of file chunks sent, of the named files or of all."""
