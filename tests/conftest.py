@@ -1,0 +1,133 @@
+"""A stage for every test: a pocket Telegram with a bot, a channel and films, and a worker on it.
+
+Nothing of ours is mocked: the worker speaks MTProto to the simulator and HTTP to the test, both
+through real sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import worker
+from aiohttp.test_utils import TestClient
+from blockbuster import BlockBuster
+from hypothesis import settings as hypothesis_settings
+
+from telegram_simulator.cluster import TelegramSimulator
+from telegram_simulator.content import Content, SyntheticContent
+from telegram_simulator.world import Bot, Channel, Document, Post
+
+JWT_SECRET = "a secret of the test suite, long enough"
+
+hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("tests")
+
+StartClient = Callable[..., Awaitable[TestClient[Any, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """A call that blocks the event loop of worker or backend fails the test that made it."""
+    guard = BlockBuster(scanned_modules=["worker", "backend"])
+    guard.activate()
+    yield
+    guard.deactivate()
+
+
+@dataclass
+class Stage:
+    """A pocket Telegram, one bot in one channel, and the means to be a viewer of it."""
+
+    telegram: TelegramSimulator
+    bot: Bot
+    channel: Channel
+    key_path: Path
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **self.telegram.environment(self.bot, self.key_path),
+            "JWT_SECRET": JWT_SECRET,
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+        }
+
+    def settings(self, **changes: Any) -> worker.Settings:
+        return replace(worker.Settings.from_env(self.environment()), **changes)
+
+    def post(
+        self,
+        content: Content,
+        mime_type: str = "video/mp4",
+        *,
+        file_name: str | None = "film.mp4",
+        dc_id: int = 4,
+        text: str = "",
+        **document: Any,
+    ) -> Post:
+        """Put a file into the channel."""
+        blank = self.telegram.world.new_document(content, mime_type, dc_id)
+        media = replace(blank, file_name=file_name, **document)
+        return self.telegram.world.post(self.channel, media, text)
+
+    def post_synthetic(self, size: int, **document: Any) -> Post:
+        """A film whose bytes say where they stand."""
+        return self.post(SyntheticContent(size, seed=7), **document)
+
+    def path(self, post: Post, kind: str = "stream", **claims: Any) -> str:
+        """The signed path of a post's file."""
+        return f"/{kind}/{self.channel.chat_id}/{post.id}?token={self.token(post, **claims)}"
+
+    def token(self, post: Post, **claims: Any) -> str:
+        return make_token(f"{self.channel.chat_id}/{post.id}", **claims)
+
+    def served(self, post: Post) -> int:
+        """How many bytes of the file Telegram has sent so far."""
+        assert isinstance(post.media, Document)
+        return self.telegram.counters.files[post.media.id].bytes_served
+
+
+def make_token(subject: str, secret: str = JWT_SECRET, **claims: Any) -> str:
+    """A token as the backend makes it; a claim given as None is left out."""
+    now = int(time.time())
+    body = {"iss": "backend", "aud": "worker", "sub": subject, "iat": now, "exp": now + 3600}
+    body.update(claims)
+    return jwt.encode({name: value for name, value in body.items() if value is not None}, secret)
+
+
+def listing_token(chat_id: int) -> str:
+    return make_token(str(chat_id), scope="list")
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A pocket Telegram with data centres 1, 2 and 4; the bot lives in 2."""
+    async with TelegramSimulator(dc_ids=(1, 2, 4)) as telegram:
+        bot = telegram.world.add_bot(home_dc=2)
+        channel = telegram.world.add_channel("Films", bot)
+        yield Stage(telegram, bot, channel, telegram.write_key(tmp_path / "telegram.pem"))
+
+
+@pytest.fixture
+def start_worker(stage: Stage, aiohttp_client: StartClient) -> StartClient:
+    """Starts a worker on the stage and gives an HTTP client of it."""
+
+    async def start(**changes: Any) -> TestClient[Any, Any]:
+        # Settings read a key file, as they do in `main` before there is an event loop.
+        settings = await asyncio.to_thread(stage.settings, **changes)
+        app = worker.create_app(settings)
+        return await aiohttp_client(app, server_kwargs={"handler_cancellation": True})
+
+    return start
+
+
+@pytest.fixture
+async def viewer(start_worker: StartClient) -> TestClient[Any, Any]:
+    """An HTTP client of a worker with default settings."""
+    return await start_worker()
