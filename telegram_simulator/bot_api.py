@@ -69,6 +69,7 @@ class BotApiServer:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        actions: Mapping[str, control.Action] | None = None,
         clock: Callable[[], float] = time.monotonic,
         webhook_retry_s: float = 1.0,
     ) -> None:
@@ -77,6 +78,7 @@ class BotApiServer:
         self.counters = counters or Counters()
         self.sent: list[Json] = []
         self._host, self._port = host, port
+        self._actions = actions or {}
         self._clock = clock
         self._webhook_retry_s = webhook_retry_s
         self._ids = FileIds()
@@ -108,7 +110,7 @@ class BotApiServer:
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
         app.router.add_route("*", "/bot{token}/{method}", self._answer_method)
         app.router.add_get("/file/bot{token}/{path:.+}", self._answer_file)
-        control.add_routes(app, self.world, self.trouble, self.counters)
+        control.add_routes(app, self.world, self.trouble, self.counters, self._actions)
         app.router.add_route("*", "/{anything:.*}", self._answer_nothing)
         # No access log: the address of every request holds a bot token.
         self._runner = web.AppRunner(

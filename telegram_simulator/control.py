@@ -10,6 +10,7 @@ It hangs on the Bot API's server and opens to this machine only.
                                         a fault has the fields of `faults.Fault`; "faults" adds
                                         to the plan, an empty list empties it
     POST /simulator/expire-references   {"file_ids": [...]}, or {} for every file
+    POST /simulator/drop-connections    {"dc_id": 2}, or {} for every data centre
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, get_args
 
 from aiohttp import web
@@ -26,10 +27,18 @@ from .faults import Counters, Fault, FaultKind, Trouble
 from .world import Channel, Post, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Action = Callable[[int | None], None]
+"""Something done to one data centre, or, for None, to all."""
 
 
-def add_routes(app: web.Application, world: World, trouble: Trouble, counters: Counters) -> None:
-    """Hang the door on an application."""
+def add_routes(
+    app: web.Application,
+    world: World,
+    trouble: Trouble,
+    counters: Counters,
+    actions: Mapping[str, Action],
+) -> None:
+    """Hang the door on an application; `actions` are further names and what they do."""
 
     async def get_counters(_request: web.Request) -> web.Response:
         return web.json_response(count_report(counters))
@@ -52,11 +61,25 @@ def add_routes(app: web.Application, world: World, trouble: Trouble, counters: C
             world.expire_references(int(file_id))
         return web.json_response({"ok": True})
 
+    for name, action in actions.items():
+        app.router.add_post(f"/simulator/{name}", _local(_handler(action)))
     app.router.add_get("/simulator/counters", _local(get_counters))
     app.router.add_post("/simulator/counters/reset", _local(reset_counters))
     app.router.add_get("/simulator/posts", _local(get_posts))
     app.router.add_post("/simulator/trouble", _local(make_trouble))
     app.router.add_post("/simulator/expire-references", _local(expire_references))
+
+
+def _handler(action: Action) -> Handler:
+    async def act(request: web.Request) -> web.Response:
+        dc_id = (await _object(request)).get("dc_id")
+        try:
+            action(None if dc_id is None else int(dc_id))
+        except (KeyError, TypeError, ValueError):
+            raise web.HTTPBadRequest(text="no such data centre\n") from None
+        return web.json_response({"ok": True})
+
+    return act
 
 
 def count_report(counters: Counters) -> dict[str, Any]:
