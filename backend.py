@@ -922,6 +922,9 @@ async def log_request(request: web.Request, handler: Any) -> web.StreamResponse:
         response: web.StreamResponse = await handler(request)
         status = response.status
         return response
+    except web.HTTPRedirection as redirect:
+        status = redirect.status
+        raise
     finally:
         path, duration_ms = request.rel_url.raw_path, (time.monotonic() - start) * 1000
         log.info("%s %s -> %d in %.0f ms", request.method, path, status, duration_ms)
@@ -935,7 +938,7 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
         return response
     except web.HTTPRedirection as redirect:
         redirect.headers["Cache-Control"] = "no-store"
-        return redirect
+        raise
     except ApiError as error:
         problem = error
     except web.HTTPException as error:
