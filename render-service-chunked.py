@@ -1312,7 +1312,7 @@ class Connection:
     rest_until: float = 0.0  # on time.monotonic's clock
 
     def grow(self, size: int) -> None:
-        self.in_flight_max_bytes = min(IN_FLIGHT_MAX_BYTES, self.in_flight_max_bytes + size // 8)
+        self.in_flight_max_bytes = min(IN_FLIGHT_MAX_BYTES, self.in_flight_max_bytes + size // 2)
 
     def shrink(self) -> None:
         self.in_flight_max_bytes = max(IN_FLIGHT_MIN_BYTES, self.in_flight_max_bytes // 2)

@@ -22,7 +22,8 @@ from hypothesis import settings as hypothesis_settings
 
 from telegram_simulator.cluster import TelegramSimulator
 from telegram_simulator.content import Content, SyntheticContent
-from telegram_simulator.world import Bot, Channel, Document, Post
+from telegram_simulator.faults import FileCount
+from telegram_simulator.world import Bot, Channel, Post
 
 JWT_SECRET = "a secret of the test suite, long enough"
 
@@ -89,8 +90,12 @@ class Stage:
 
     def served(self, post: Post) -> int:
         """How many bytes of the file Telegram has sent so far."""
-        assert isinstance(post.media, Document)
-        return self.telegram.counters.files[post.media.id].bytes_served
+        return self.count(post).bytes_served
+
+    def count(self, post: Post) -> FileCount:
+        """What the post's file has cost Telegram so far."""
+        assert post.media is not None
+        return self.telegram.counters.files[post.media.id]
 
 
 def make_token(subject: str, secret: str = JWT_SECRET, **claims: Any) -> str:
