@@ -29,9 +29,11 @@ FFMPEG = find_ffmpeg() or "ffmpeg"
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The three sample films, short."""
-    return sample_films.make_sample_films(tmp_path_factory.mktemp("films"), seconds=SECONDS)
+def films(pytestconfig: pytest.Config) -> list[Path]:
+    """The three sample films, short; kept from one run of pytest to the next."""
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("sample-films")
+    return sample_films.make_sample_films(folder, seconds=SECONDS)
 
 
 # -- the sample films ----------------------------------------------------------------------------
@@ -240,7 +242,7 @@ async def test_files_become_posts_with_what_ffmpeg_can_tell(
 ) -> None:
     for number, film in enumerate(films, 1):
         (tmp_path / f"{number} {film.name}").symlink_to(film)
-    picture = sample_films.make_sample_pictures(films[0].parent / "pictures")[0]
+    picture = sample_films.make_sample_pictures(films[0].parent)[0]
     (tmp_path / "9 picture.jpg").symlink_to(picture)
     (tmp_path / "10 notes.txt").write_text("notes")
     (tmp_path / ".hidden").write_text("x")
