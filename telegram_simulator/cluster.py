@@ -75,13 +75,26 @@ class TelegramSimulator:
         """The public half of the server key: PEM, PKCS#1."""
         return self._key.public_pem
 
+    @property
+    def rsa_private_pem(self) -> bytes:
+        """What `rsa_key_pem` takes, for a Telegram with the same key tomorrow."""
+        return self._key.private_pem
+
+    @property
+    def rsa_fingerprint(self) -> int:
+        """By which clients choose among the keys that they know."""
+        return self._key.fingerprint
+
     def write_key(self, path: Path) -> Path:
         path.write_bytes(self.rsa_public_pem)
         return path
 
     def address(self, dc_id: int) -> tuple[str, int]:
-        dc = self._shared.data_centres[dc_id]
+        dc = self.data_centre(dc_id)
         return dc.host, dc.port
+
+    def data_centre(self, dc_id: int) -> DataCentre:
+        return self._shared.data_centres[dc_id]
 
     def environment(self, bot: Bot, key_path: Path) -> dict[str, str]:
         """The settings that point a worker and a backend at this Telegram, as this bot."""
@@ -105,11 +118,11 @@ class TelegramSimulator:
 
     def forget_keys(self, dc_id: int) -> None:
         """From now on the authorisation keys of this data centre are unknown (-404)."""
-        self._shared.data_centres[dc_id].forget_keys()
+        self.data_centre(dc_id).forget_keys()
 
     def expire_authorisations(self, dc_id: int) -> None:
         """Log everybody out of one data centre; their keys stay (AUTH_KEY_UNREGISTERED)."""
-        self._shared.data_centres[dc_id].expire_authorisations()
+        self.data_centre(dc_id).expire_authorisations()
 
     def change_salts(self, dc_id: int | None = None) -> None:
         """Server salts change every hour; this is the hour (bad_server_salt)."""

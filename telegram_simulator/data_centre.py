@@ -179,8 +179,7 @@ class DataCentre:
             key.dead = True
             self.forget_key(key)
             return KEY_DUPLICATED
-        if key.account is not None:
-            key.users[link] = key.users.get(link, 0) + 1
+        key.users[link] = key.users.get(link, 0) + 1
         return None
 
     def end_request(self, key: AuthKey, link: Link) -> None:

@@ -211,9 +211,10 @@ async def _perform(call: Call, name: str, request: Any) -> Any:
     if call.key.account is None and (known is None or known.needs_login):
         raise RpcFailure(401, "AUTH_KEY_UNREGISTERED")
     if known is not None:
+        result = await known.handler(call, request)
         if call.key.account is not None and call.session.wants_updates is None:
             call.session.wants_updates = True
-        return await known.handler(call, request)
+        return result
     namespace = name.partition(".")[0]
     if name in USER_METHODS or (namespace in USER_NAMESPACES and name not in BOTS_MAY_ANYWAY):
         log.error("%s is for users: Telegram refuses it to bots", name)
@@ -435,13 +436,14 @@ async def get_messages(call: Call, request: Any) -> Any:
         raise RpcFailure(400, "MESSAGE_IDS_EMPTY")
     if len(request.id) > MESSAGE_IDS_MAX:
         raise RpcFailure(400, "LIMIT_INVALID")
-    holes = [types.MessageEmpty(getattr(asked, "id", 0)) for asked in request.id]
+    holes = [types.MessageEmpty(getattr(asked, "id", 0), peer_id=None) for asked in request.id]
     return types.messages.Messages(messages=holes, topics=[], chats=[], users=[])
 
 
 def _find_channel(call: Call, asked: Any) -> Channel:
     """The channel meant; a bot may leave the access hash at 0 for those that it is in."""
-    if not isinstance(asked, types.InputChannel):
+    # The peer form is accepted as well, as Telegram does: pyrogram and its kin send that one.
+    if not isinstance(asked, (types.InputChannel, types.InputPeerChannel)):
         raise RpcFailure(400, "CHANNEL_INVALID")
     channel = call.world.channels.get(asked.channel_id)
     access_hash = call.world.access_hash(call.bot.id, asked.channel_id)
