@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,7 @@ class DataCentre:
         self._pushes: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._unsubscribe = shared.world.subscribe(self._announce)
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -88,20 +88,21 @@ class DataCentre:
         self._server = await asyncio.start_server(self._accept, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         self._watch = asyncio.create_task(self._obey_trouble())
+        self._unsubscribe = self.shared.world.subscribe(self._announce)
 
     async def stop(self) -> None:
         """Close every socket and end every task."""
+        if self._server is None or self._watch is None:
+            return
         self._unsubscribe()
-        if self._server is not None:
-            self._server.close()
-        tasks = [*self._pushes, *self.connections.values()]
-        if self._watch is not None:
-            tasks.append(self._watch)
+        self._server.close()
+        tasks = [self._watch, *self._pushes, *self.connections.values()]
+        self.drop_connections()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._server is not None:
-            await self._server.wait_closed()
+        await self._server.wait_closed()
+        self._server = self._watch = None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.is_down:
@@ -198,7 +199,7 @@ class DataCentre:
             if bot is None or bot.home_dc != self.id or bot.id not in channel.members:
                 continue
             for session in key.sessions.values():
-                if session.wants_updates:
+                if session.wants_updates and session.is_connected:
                     updates = methods.updates_of(self.shared.world, bot, channel, event)
                     task = asyncio.create_task(session.push(updates))
                     self._pushes.add(task)
@@ -300,10 +301,12 @@ class Connection:
             self._handshake.new_key = None
         await self.wait_round_trip(arrived)
         head = bytes(8) + (msg_id | 1).to_bytes(8, "little", signed=True)
-        await self._write((head, len(body).to_bytes(4, "little"), body))
+        async with self._sending:
+            await self._write((head, len(body).to_bytes(4, "little"), body))
 
     async def _refuse(self, code: int) -> None:
-        await self._write(error_packet(code))
+        async with self._sending:
+            await self._write(error_packet(code))
         self.close()
 
     # -- what goes out -------------------------------------------------------------------------

@@ -351,6 +351,10 @@ class Session:
         self._last_msg_id = 0
         self._numbered_sent = 0
 
+    @property
+    def is_connected(self) -> bool:
+        return self.link is not None and self.link.is_open
+
     # -- what comes in -------------------------------------------------------------------------
 
     def receive(self, link: Link, envelope: Envelope, arrived: float) -> None:
@@ -573,7 +577,7 @@ class Session:
 
     async def push(self, updates: Any) -> None:
         """Send what nobody asked for, if somebody is listening."""
-        if self.link is not None and self.link.is_open:
+        if self.link is not None:
             await self.link.send(self, serialise(updates), reply=False, numbered=True)
 
     def _announce(self, link: Link, first_msg_id: int) -> None:

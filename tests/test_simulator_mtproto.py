@@ -137,10 +137,10 @@ class Wire:
 
     async def read(self) -> bytes:
         try:
-            packet: bytes = await asyncio.wait_for(self.framing.read(self.reader), PATIENCE_S)
+            packet = await asyncio.wait_for(self.framing.read(self.reader), PATIENCE_S)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise Closed from error
-        return packet
+        return bytes(packet)
 
     async def plain(self, request: Any) -> Any:
         body = bytes(request)
@@ -168,7 +168,7 @@ class Wire:
         plain += secrets.token_bytes(12 + -(len(plain) + 12) % 16)
         msg_key = hashlib.sha256(self.key.secret[88:120] + plain).digest()[8:24]
         encrypted = AES.encrypt_ige(plain, *message_aes(self.key.secret, msg_key, 0))
-        return self.key.id + msg_key + encrypted
+        return self.key.id + msg_key + bytes(encrypted)
 
     def send(self, request: Any, *, msg_id: int | None = None, numbered: bool = True) -> int:
         body = request if isinstance(request, bytes) else bytes(request)
@@ -413,6 +413,14 @@ class Stage:
 
     def get_film(self, offset: int = 0, limit: int = 4 * KIB, **options: Any) -> Any:
         return functions.upload.GetFileRequest(self.location(), offset, limit, **options)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE_S / 0.001)):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
 
 
 def initialised(request: Any) -> Any:
@@ -786,7 +794,7 @@ async def test_parallel_requests_on_two_connections_kill_the_key(stage: Stage) -
     async with stage.logged_in() as one, stage.wire(key=one.key) as two:
         stage.telegram.trouble.round_trip_s = 0.1
         msg_id = one.send(stage.get_film())
-        await asyncio.sleep(0.02)
+        await until(lambda: stage.telegram.counters.methods["upload.getFile"] == 1)
         assert await two.call(stage.get_film()) == (406, "AUTH_KEY_DUPLICATED")
         assert await one.result_of(msg_id) == (406, "AUTH_KEY_DUPLICATED")
 
@@ -795,7 +803,7 @@ async def test_a_reconnection_is_no_duplication(stage: Stage) -> None:
     async with stage.logged_in() as one:
         stage.telegram.trouble.round_trip_s = 0.1
         one.send(stage.get_film())
-        await asyncio.sleep(0.02)
+        await until(lambda: stage.telegram.counters.methods["upload.getFile"] == 1)
         one.writer.transport.abort()
         async with stage.wire(key=one.key) as two:
             assert (await two.call(stage.get_film())).bytes
@@ -936,6 +944,15 @@ async def test_the_end_of_a_file_is_short_and_what_follows_is_empty(stage: Stage
         assert (await wire.call(stage.get_film(3 * MIB, MIB))).bytes == b""
 
 
+@pytest.mark.parametrize("seed", [0, 1, 0xABCD])
+@pytest.mark.parametrize("start", [0, 8, MIB - 8, 15 * MIB, 16 * MIB, 300 * MIB + 4096, 2 << 40])
+def test_every_word_of_synthetic_content_says_where_it_stands(seed: int, start: int) -> None:
+    content = SyntheticContent(3 << 40, seed)
+    words = struct.unpack(">4Q", content.read(start, 32))
+    assert words == tuple(seed << 48 | start + 8 * place for place in range(4))
+    assert content.read(start + 3, 9) == content.read(start, 16)[3:12]
+
+
 async def test_references_open_files_until_they_expire(stage: Stage) -> None:
     world = stage.telegram.world
     other = world.add_bot()
@@ -1000,17 +1017,17 @@ async def test_answers_are_a_round_trip_away_but_overlap(stage: Stage) -> None:
             message = await wire.receive()
             answered.add(getattr(message, "req_msg_id", ids[0]))
             assert time.monotonic() - started >= 0.2
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 1.2
 
 
 async def test_the_line_of_one_connection_does_not_slow_another(stage: Stage) -> None:
     async with stage.logged_in() as one, stage.logged_in() as two:
-        stage.telegram.trouble.bytes_per_second = 4 * MIB
+        stage.telegram.trouble.bytes_per_second = 2 * MIB
         started = time.monotonic()
         answers = await asyncio.gather(*(wire.call(stage.get_film(0, MIB)) for wire in (one, two)))
         took_s = time.monotonic() - started
         assert [len(answer.bytes) for answer in answers] == [MIB, MIB]
-        assert 0.2 <= took_s < 0.45
+        assert 0.45 <= took_s < 0.9
 
 
 async def test_answers_queue_on_a_thin_line(stage: Stage) -> None:
