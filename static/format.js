@@ -48,13 +48,16 @@ export function formatDate(unixSeconds, now = new Date()) {
 }
 
 /**
- * A file's name as a person would write it: no extension, no underscores or dots for spaces.
+ * A file's name as a person would write it: no extension, no underscores or dots for spaces. Names
+ * that Telegram or the worker made up (`photo_12.jpg`) give way to what the person wrote.
  * @param {import("./api.js").MediaFile} file
  */
 export function formatTitle(file) {
   const stem = file.name.replace(/\.[a-z0-9]{1,5}$/i, "");
-  const spaced = /\s/.test(stem) ? stem : stem.replace(/[._]+/g, " ");
-  return spaced.trim() || file.caption.split("\n")[0].slice(0, 120) || `Post ${file.message_id}`;
+  const spaced = (/\s/.test(stem) ? stem : stem.replace(/[._]+/g, " ")).trim();
+  const isMadeUp = !spaced || /^(photo|video)_[\d_-]+$/.test(stem);
+  const written = file.caption.trim().split("\n")[0].slice(0, 120);
+  return (isMadeUp && written) || spaced || `Post ${file.message_id}`;
 }
 
 /**

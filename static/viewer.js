@@ -106,7 +106,7 @@ export class Viewer {
     element("viewer-facts", HTMLElement).textContent = facts;
     const paragraph = element("viewer-caption", HTMLElement);
     paragraph.textContent = caption;
-    paragraph.hidden = !caption;
+    paragraph.hidden = !caption || caption === title;
     document.title = "Rangegram";
   }
 
