@@ -135,7 +135,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", metavar="20Mbit/s", help="bandwidth of a connection to it")
     parser.add_argument(
         "--work-dir",
-        type=Path,
+        type=_folder,
         default=HERE / ".demo",
         metavar="DIR",
         help="where sample films and logs are kept; default .demo",
@@ -211,7 +211,8 @@ def serve_samples(options: argparse.Namespace) -> list[str]:
     bar = ProgressBar()
     try:
         films = make_sample_films(folder, bar.show, seconds=options.seconds)
-        make_sample_pictures(folder)
+        # Its name puts the album before the films: shown newest first, the films come first.
+        make_sample_pictures(folder / "Album")
     except FfmpegFailed as error:
         raise DemoError(f"ffmpeg could not make the sample films: {error}") from None
     except OSError as error:

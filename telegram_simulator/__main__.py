@@ -86,9 +86,10 @@ async def start(options: argparse.Namespace, stack: AsyncExitStack) -> list[str]
     world = World(options.dc)
     bots = [add_bot(world, token, options.home_dc) for token in options.bot_token or [None]]
     channel = world.add_channel(options.channel, *bots)
-    await add_made_up_files(options, world, channel)
+    add_synthetic_files(options, world, channel)
     if options.media is not None:
         await _open(stack, MediaFolder(world, channel, options.media), "cannot read the folder")
+    await add_looped_films(options, world, channel)
     log.info("%d posts in the channel", len(channel.posts) - 1)
     ports = {dc: options.port + n for n, dc in enumerate(options.dc)} if options.port else None
     telegram = TelegramSimulator(options.dc, world, options.host, ports)
@@ -143,13 +144,15 @@ def add_bot(world: World, token: str | None, home_dc: int) -> Bot:
         raise CannotServe(f"--bot-token: {error}") from None
 
 
-async def add_made_up_files(options: argparse.Namespace, world: World, channel: Channel) -> None:
-    """Post what is on no disk: files made from their own offsets, and films in a loop."""
+def add_synthetic_files(options: argparse.Namespace, world: World, channel: Channel) -> None:
     for number, (name, size) in enumerate(options.synthetic or ()):
         mime = mime_type(Path(name))
         document = world.new_document(SyntheticContent(size, seed=number), mime)
         document = replace(document, file_name=name, kind=kind_of(mime))
         world.post(channel, document, Path(name).stem)
+
+
+async def add_looped_films(options: argparse.Namespace, world: World, channel: Channel) -> None:
     ffmpeg = find_ffmpeg()
     for loop in options.loop or ():
         try:

@@ -6,6 +6,7 @@ process outlives the demo, however it ends. Method: the real demo as a process, 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil  # type: ignore[import-untyped]
@@ -86,6 +88,17 @@ def demo(*options: str) -> Iterator[tuple[Demo, subprocess.Popen[str]]]:
             process.kill()
 
 
+async def all_files(http: aiohttp.ClientSession, running: Demo) -> list[dict[str, Any]]:
+    """What the gallery lists, once it has read the whole channel."""
+    async with asyncio.timeout(20):
+        while True:
+            async with http.get(f"{running.address}api/files") as answer:
+                listing = await answer.json()
+            if not listing["reading"]:
+                return list(listing["files"])
+            await asyncio.sleep(0.1)
+
+
 def all_gone(family: list[psutil.Process]) -> bool:
     """Whether every process ends within a few seconds; zombies that init must reap are gone."""
     deadline = time.monotonic() + 10
@@ -105,8 +118,7 @@ async def test_the_address_shows_films_that_the_worker_serves(work_dir: Path) ->
                 assert "<html" in await page.text()
             async with http.get(f"{running.worker}/health") as health:
                 assert (await health.json())["status"] == "ok"
-            async with http.get(f"{running.address}api/files") as listing:
-                files = {file["name"]: file for file in (await listing.json())["files"]}
+            files = {file["name"]: file for file in await all_files(http, running)}
             loops = [file for name, file in files.items() if name.startswith("Two hours")]
             assert [round(file["duration"]) for file in loops] == [7200]
             assert sum(name.endswith((".mp4", ".webm")) for name in files) == 4
@@ -131,11 +143,8 @@ async def test_ones_own_films_are_shown(films: Path, tmp_path: Path) -> None:
     media.mkdir()
     (media / "holiday.mp4").symlink_to(next(films.glob("*front*")))
     with demo("--media", str(media), "--work-dir", str(tmp_path / "work")) as (running, process):
-        async with (
-            aiohttp.ClientSession() as http,
-            http.get(f"{running.address}api/files") as listing,
-        ):
-            files = (await listing.json())["files"]
+        async with aiohttp.ClientSession() as http:
+            files = await all_files(http, running)
         assert [file["name"] for file in files] == ["holiday.mp4"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
