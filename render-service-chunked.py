@@ -433,6 +433,12 @@ class TooManyViewers(UpstreamBusy):
     code = "too_many_viewers"
 
 
+def consume_exception(task: asyncio.Future[Any]) -> None:
+    """Whoever waited has seen the exception; when nobody did, it is of no interest to anyone."""
+    if not task.cancelled():
+        task.exception()
+
+
 # ------------------------------------------------------------------------------------------------
 # 3. Access: tokens in, grants out
 # ------------------------------------------------------------------------------------------------
@@ -1123,6 +1129,10 @@ class RangeReader:
 EDGE_BYTES = 2 * MIB
 """The ends of a file: its index (`moov`, Cues) is in one of them and is asked for at every start
 and every seek, so they are given up last."""
+IDLE_BASE_BYTES = 4 * MIB
+IDLE_PER_READER_BYTES = 2 * MIB
+"""What stays in memory once nobody reads it, within the budget: enough for the ends of a few films
+and for viewers who follow one another, and no more than that, since a small host has little."""
 
 
 class CacheEntry:
@@ -1207,7 +1217,7 @@ class ChunkCache:
         self.held_bytes += chunk.size
         self._evict()
         entry.task = asyncio.create_task(self._load(entry))
-        entry.task.add_done_callback(_consume_exception)
+        entry.task.add_done_callback(consume_exception)
         return entry
 
     async def _load(self, entry: CacheEntry) -> None:
@@ -1234,7 +1244,10 @@ class ChunkCache:
         self._evict()
 
     def _evict(self) -> None:
-        while self.held_bytes > self._budget_bytes and self._idle_bytes:
+        idle_max_bytes = IDLE_BASE_BYTES + IDLE_PER_READER_BYTES * self.readers
+        while self._idle_bytes and (
+            self.held_bytes > self._budget_bytes or self._idle_bytes > idle_max_bytes
+        ):
             entry, _ = (self._idle or self._idle_edges).popitem(last=False)
             self._idle_bytes -= entry.chunk.size
             self._forget(entry)
@@ -1252,12 +1265,6 @@ class ChunkCache:
             self.held_bytes -= entry.chunk.size
 
 
-def _consume_exception(task: asyncio.Future[Any]) -> None:
-    """Whoever waited has seen the exception; when nobody did, it is of no interest to anyone."""
-    if not task.cancelled():
-        task.exception()
-
-
 # ------------------------------------------------------------------------------------------------
 # 9. Connections: which chunk next, over which bot's connection, and after what pause
 # ------------------------------------------------------------------------------------------------
@@ -1270,7 +1277,6 @@ flood waits rather than speed."""
 DEMAND_RESERVE_BYTES = CHUNK_MAX_BYTES
 """Room in flight that read-ahead leaves free, so that a viewer who waits need not queue."""
 ATTEMPTS_MAX = 6
-BACK_OFF_START_S = 0.2
 HOLD_MAX_S = 20.0
 """Players wait about this long for an answer; a longer flood wait is told to them at once."""
 
@@ -1469,7 +1475,8 @@ CALL_TIMEOUT_S = 15.0
 CHUNK_TIMEOUT_S = 15.0
 STUCK_AFTER_S = 8.0
 """A connection that was silent for so long while something was asked of it is replaced."""
-RECONNECT_BACK_OFF_MAX_S = 30.0
+BACK_OFF_START_S = 0.2
+BACK_OFF_MAX_S = 30.0
 CALL_ATTEMPTS = 3
 HOME = 0  # stands for a bot's home data centre wherever that is; no data centre has this number
 MESSAGE_IDS_MAX = 100  # ids per channels.getMessages; the server takes 200, clients send 100
@@ -1677,7 +1684,7 @@ class TelegramGateway:
             task = asyncio.create_task(self._read_message_alone(bot, chat_id, message_id))
             self._reading[key] = task
             task.add_done_callback(lambda done: self._reading.pop(key, None))
-            task.add_done_callback(_consume_exception)
+            task.add_done_callback(consume_exception)
         return await asyncio.shield(task)
 
     async def _read_message_alone(self, bot: _Bot, chat_id: int, message_id: int) -> _Message:
@@ -1832,7 +1839,7 @@ class _Bot:
             except TemporaryFailure as failure:
                 log.warning("bot %d is not logged in yet: %s", self.id, failure)
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, RECONNECT_BACK_OFF_MAX_S)
+                pause_s = min(2 * pause_s, BACK_OFF_MAX_S)
             except UpstreamFailed as refusal:
                 log.error("bot %d cannot log in: %s", self.id, refusal)
                 return
@@ -1925,7 +1932,7 @@ class _Bot:
         task = self._links.get(slot)
         if task is None or (task.done() and not _is_live(task)):
             task = asyncio.create_task(self._open(slot))
-            task.add_done_callback(_consume_exception)
+            task.add_done_callback(consume_exception)
             self._links[slot] = task
         return await asyncio.shield(task)
 
@@ -1935,7 +1942,7 @@ class _Bot:
             raise UpstreamFailed(self._refused)
         dc_id = slot or self._home_dc
         if failures := self._failures[dc_id]:
-            pause_s = min(BACK_OFF_START_S * 2 ** (failures - 1), RECONNECT_BACK_OFF_MAX_S)
+            pause_s = min(BACK_OFF_START_S * 2 ** (failures - 1), BACK_OFF_MAX_S)
             await asyncio.sleep(pause_s)
         # Counted before it is tried and forgotten at the first answer to a caller: a server that
         # accepts and then closes must not be met by a hot loop.
@@ -2066,7 +2073,7 @@ class _Link:
         self.dc_id = dc_id
         self._sender = sender
         self._lost: asyncio.Future[None] = sender.disconnected
-        self._lost.add_done_callback(_consume_exception)
+        self._lost.add_done_callback(consume_exception)
         self._waiting = 0
         self._heard_at = time.monotonic()
 

@@ -7,6 +7,10 @@ through real sockets.
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import psutil
 import pytest
 import worker
 from aiohttp.test_utils import TestClient
@@ -25,6 +30,8 @@ from telegram_simulator.content import Content, SyntheticContent
 from telegram_simulator.faults import FileCount
 from telegram_simulator.world import Bot, Channel, Post
 
+REPOSITORY = Path(__file__).parent.parent
+WORKER_SCRIPT = REPOSITORY / "render-service-chunked.py"
 JWT_SECRET = "a secret of the test suite, long enough"
 
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
@@ -136,3 +143,64 @@ def start_worker(stage: Stage, aiohttp_client: StartClient) -> StartClient:
 async def viewer(start_worker: StartClient) -> TestClient[Any, Any]:
     """An HTTP client of a worker with default settings."""
     return await start_worker()
+
+
+class WorkerProcess:
+    """The worker as users run it: a process of its own, on a free port."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str, log_path: Path) -> None:
+        self.process = process
+        self.url = url
+        self._log_path = log_path
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text()
+
+    def rss_mib(self) -> float:
+        """Resident memory now, in MiB."""
+        return float(psutil.Process(self.process.pid).memory_info().rss) / (1 << 20)
+
+    async def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Ask it to end, and give its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal_number)
+        return await self.process.wait()
+
+
+StartProcess = Callable[..., Awaitable[WorkerProcess]]
+
+
+@pytest.fixture
+async def start_worker_process(stage: Stage, tmp_path: Path) -> AsyncIterator[StartProcess]:
+    """Starts workers as real processes; those still running at the end are killed."""
+    started: list[WorkerProcess] = []
+
+    async def start(
+        *, python: str = sys.executable, script: Path = WORKER_SCRIPT, **environ: str
+    ) -> WorkerProcess:
+        log_path = tmp_path / f"worker-{len(started)}.log"
+        with log_path.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                python,
+                str(script),
+                env={"PATH": os.environ["PATH"], **stage.environment(), **environ},
+                cwd=script.parent,
+                stderr=log,
+            )
+        url = await _address_in(log_path, process)
+        started.append(WorkerProcess(process, url, log_path))
+        return started[-1]
+
+    yield start
+    for each in started:
+        await each.stop(signal.SIGKILL)
+
+
+async def _address_in(log_path: Path, process: asyncio.subprocess.Process) -> str:
+    """The address that a starting process writes into its log."""
+    while process.returncode is None:
+        if found := re.search(r"serves on (http://\S+)", log_path.read_text()):
+            return found[1]
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"the process ended at once:\n{log_path.read_text()}")
