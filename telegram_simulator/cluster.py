@@ -12,6 +12,7 @@ from .faults import Counters, Trouble
 from .handshake import ServerKey
 from .world import Bot, World
 
+DC_IDS = (1, 2, 4)
 API_ID = 12345
 API_HASH = "0123456789abcdef0123456789abcdef"
 """Any number and any text log in here; these are what `environment` hands out."""
@@ -22,23 +23,24 @@ class TelegramSimulator:
 
     Fill `world` before or while it runs, make `trouble`, and read `counters`. Clients need the
     `address` of their home data centre and the key that `write_key` writes; the addresses of
-    the others they ask for (help.getConfig). `ports` fixes ports, which are otherwise free ones.
+    the others they ask for (help.getConfig). `dc_ids` are those of the world, or 1, 2 and 4;
+    `ports` fixes ports, which are otherwise free ones.
     """
 
     def __init__(
         self,
-        dc_ids: tuple[int, ...] = (1, 2, 4),
+        dc_ids: tuple[int, ...] | None = None,
         world: World | None = None,
         host: str = "127.0.0.1",
         ports: Mapping[int, int] | None = None,
         rsa_key_pem: bytes | None = None,
     ) -> None:
-        self.world = world if world is not None else World(dc_ids)
+        self.world = world if world is not None else World(dc_ids or DC_IDS)
         self.trouble = Trouble()
         self.counters = Counters()
         self._key = ServerKey(rsa_key_pem)
         self._shared = Shared(self.world, self.trouble, self.counters, self._key)
-        for dc_id in dc_ids:
+        for dc_id in dc_ids or self.world.dc_ids:
             port = (ports or {}).get(dc_id, 0)
             self._shared.data_centres[dc_id] = DataCentre(dc_id, host, port, self._shared)
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from telethon.tl import TLObject, functions, types
+from telethon.tl.alltlobjects import LAYER
 from telethon.tl.core import GzipPacked
 
 from .content import Content
@@ -171,29 +172,43 @@ async def invoke(call: Call, request: Any) -> Outcome:
     return Outcome(body, cut=fault.kind)
 
 
+WRAPPERS = (
+    functions.InvokeWithLayerRequest,
+    functions.InitConnectionRequest,
+    functions.InvokeWithoutUpdatesRequest,
+    functions.InvokeAfterMsgRequest,
+    functions.InvokeAfterMsgsRequest,
+)
+
+
 async def _unwrap(call: Call, request: Any) -> Any:
-    """Take off what a request is wrapped in, and note what the wrappers say."""
-    while True:
-        match request:
-            case functions.InvokeWithLayerRequest():
-                if request.layer <= 0:
-                    raise RpcFailure(400, "CONNECTION_LAYER_INVALID")
-            case functions.InitConnectionRequest():
-                if request.api_id <= 0:
-                    raise RpcFailure(400, "CONNECTION_API_ID_INVALID")
-                call.key.initialised = True
-            case functions.InvokeWithoutUpdatesRequest():
-                call.session.wants_updates = False
-            case functions.InvokeAfterMsgRequest():
-                await call.session.wait_for([request.msg_id])
-            case functions.InvokeAfterMsgsRequest():
-                await call.session.wait_for(request.msg_ids)
-            case GzipPacked():
-                request = _read_inner(request.data)
-                continue
-            case _:
-                return request
-        request = request.query
+    """Take off what a request is wrapped in, and do what the wrappers say."""
+    while isinstance(request, (*WRAPPERS, GzipPacked)):
+        if isinstance(request, GzipPacked):
+            request = _read_inner(request.data)
+        else:
+            await _heed(call, request)
+            request = request.query
+    return request
+
+
+async def _heed(call: Call, wrapper: Any) -> None:
+    match wrapper:
+        case functions.InvokeWithLayerRequest():
+            if wrapper.layer <= 0:
+                raise RpcFailure(400, "CONNECTION_LAYER_INVALID")
+            if wrapper.layer != LAYER:
+                log.warning("a client speaks layer %d; only %d is known", wrapper.layer, LAYER)
+        case functions.InitConnectionRequest():
+            if wrapper.api_id <= 0:
+                raise RpcFailure(400, "CONNECTION_API_ID_INVALID")
+            call.key.initialised = True
+        case functions.InvokeWithoutUpdatesRequest():
+            call.session.wants_updates = False
+        case functions.InvokeAfterMsgRequest():
+            await call.session.wait_for([wrapper.msg_id])
+        case _:
+            await call.session.wait_for(wrapper.msg_ids)
 
 
 def _read_inner(data: bytes) -> Any:

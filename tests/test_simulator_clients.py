@@ -27,7 +27,7 @@ from telethon.sessions import StringSession
 
 from telegram_simulator.cluster import API_HASH, API_ID, TelegramSimulator
 from telegram_simulator.content import BytesContent, SyntheticContent
-from telegram_simulator.world import Bot, Channel, Document, PhotoSize
+from telegram_simulator.world import Bot, Channel, Document, FileKind, PhotoSize
 
 FILM_BYTES = 3 * (1 << 20) + 12_345
 
@@ -233,6 +233,50 @@ async def test_the_top_of_a_channel_can_be_asked_for(stage: Stage) -> None:
         )
     assert isinstance(answer, types.updates.ChannelDifferenceTooLong)
     assert answer.dialog.top_message == 2
+
+
+async def test_every_kind_of_post_is_recognised(stage: Stage) -> None:
+    world = stage.telegram.world
+    kinds: tuple[FileKind, ...] = ("round_video", "audio", "voice", "animation", "document")
+    for kind in kinds:
+        file = world.new_document(BytesContent(b"body"), "application/octet-stream", dc_id=2)
+        world.post(stage.channel, replace(file, kind=kind, duration_s=7.0), grouped_id=9)
+    sizes = tuple(PhotoSize(kind, 90, 90, BytesContent(kind.encode())) for kind in "mx")
+    world.post(stage.channel, world.new_photo(*sizes, dc_id=4), "A photo")
+    async with stage.logged_in() as client:
+        messages = await client.get_messages(stage.channel.chat_id, ids=list(range(3, 9)))
+        round_video, audio, voice, animation, document, photo = messages
+        assert round_video.video_note
+        assert audio.audio
+        assert voice.voice
+        assert animation.gif
+        assert document.document
+        assert not document.video
+        assert {message.grouped_id for message in messages[:5]} == {9}
+        assert [message.file.duration for message in messages[:3]] == [7, 7, 7]
+        assert await client.download_media(photo, bytes) == b"x"
+        assert await client.download_media(photo, bytes, thumb="m") == b"m"
+
+
+async def test_the_rest_of_what_a_bot_may_ask(stage: Stage) -> None:
+    other = stage.telegram.world.add_bot(name="Other")
+    async with stage.logged_in() as client:
+        full = await client(functions.channels.GetFullChannelRequest(stage.channel.chat_id))
+        assert full.full_chat.pts == stage.channel.pts
+        me = await client(functions.users.GetFullUserRequest("me"))
+        assert me.full_user.id == stage.bot.id
+        nearest = await client(functions.help.GetNearestDcRequest())
+        assert nearest.nearest_dc == 2
+        assert (await client(functions.help.GetCdnConfigRequest())).public_keys == []
+        stranger = types.InputUser(other.id, 1)
+        assert isinstance(
+            (await client(functions.users.GetUsersRequest([stranger])))[0], types.UserEmpty
+        )
+        with pytest.raises(errors.UserIdInvalidError):
+            await client(functions.users.GetFullUserRequest(stranger))
+        assert await client(functions.auth.LogOutRequest())
+        with pytest.raises(errors.AuthKeyUnregisteredError):
+            await client(functions.updates.GetStateRequest())
 
 
 # -- kurigram ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -29,7 +29,7 @@ from telethon.tl.core import GzipPacked, MessageContainer
 from telegram_simulator.cluster import API_HASH, API_ID, TelegramSimulator
 from telegram_simulator.content import BytesContent, SyntheticContent
 from telegram_simulator.faults import Fault
-from telegram_simulator.handshake import DH_GENERATOR, DH_PRIME
+from telegram_simulator.handshake import DH_GENERATOR, DH_PRIME, Handshake, ServerKey
 from telegram_simulator.world import Bot, Channel, Document, PhotoSize
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -282,7 +282,6 @@ class Courtship:
     public_pem: bytes
     padding: Callable[[bytes, Callable[[bytes], bytes]], bytes] = old_padding
     inner: Any = types.PQInnerData
-    extra: ClassVar[dict[str, int]] = {}
 
     async def ask_pq(self, request: Any = functions.ReqPqMultiRequest) -> Any:
         self.nonce = secrets.randbits(120)
@@ -541,6 +540,94 @@ async def test_a_weak_public_value_fails_the_exchange(stage: Stage) -> None:
         assert isinstance(await courtship.set_dh(g_b=1), types.DhGenFail)
 
 
+def other_fingerprint(courtship: Courtship) -> None:
+    courtship.res_pq.server_public_key_fingerprints = [1]
+
+
+def other_numbers_inside(courtship: Courtship) -> None:
+    courtship.res_pq.pq = bytes(8)
+
+
+def short_rsa_block(courtship: Courtship) -> None:
+    courtship.padding = lambda data, power: bytes(255)
+
+
+def number_above_the_modulus(courtship: Courtship) -> None:
+    courtship.padding = lambda data, power: b"\xff" * 256
+
+
+def no_padding_scheme(courtship: Courtship) -> None:
+    courtship.padding = lambda data, power: power(b"\x01" + bytes(255))
+
+
+def wrong_inner_hash(courtship: Courtship) -> None:
+    courtship.padding = lambda data, power: power(bytes(20) + data + bytes(235 - len(data)))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        other_fingerprint,
+        other_numbers_inside,
+        short_rsa_block,
+        number_above_the_modulus,
+        no_padding_scheme,
+        wrong_inner_hash,
+    ],
+)
+async def test_a_second_step_that_does_not_hold_is_refused(
+    stage: Stage, spoil: Callable[[Courtship], None]
+) -> None:
+    async with stage.wire() as wire:
+        courtship = stage.courtship(wire)
+        await courtship.ask_pq()
+        spoil(courtship)
+        assert await courtship.ask_dh() == -404
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        functions.PingRequest(1),
+        functions.SetClientDHParamsRequest(0, 0, bytes(16)),
+        functions.ReqDHParamsRequest(0, 0, b"", b"", 0, b""),
+    ],
+    ids=["not part of it", "third step first", "second step first"],
+)
+async def test_steps_out_of_turn_are_refused(stage: Stage, request_: Any) -> None:
+    async with stage.wire() as wire:
+        assert await wire.plain(request_) == -404
+
+
+async def test_a_third_step_with_a_wrong_hash_is_refused(stage: Stage) -> None:
+    async with stage.wire() as wire:
+        courtship = stage.courtship(wire)
+        await courtship.ask_pq()
+        await courtship.ask_dh()
+        request = functions.SetClientDHParamsRequest(
+            courtship.nonce, courtship.res_pq.server_nonce, secrets.token_bytes(336)
+        )
+        assert await wire.plain(request) == -404
+
+
+async def test_a_key_that_exists_already_is_tried_again() -> None:
+    server_key = ServerKey()
+    handshake = Handshake(2, server_key, lambda _: True)
+
+    class Direct(Wire):
+        def __init__(self) -> None:
+            pass
+
+        async def plain(self, request: Any) -> Any:
+            return BinaryReader(handshake.answer(bytes(request))).tgread_object()
+
+    courtship = Courtship(Direct(), server_key.public_pem)
+    await courtship.ask_pq()
+    await courtship.ask_dh()
+    assert isinstance(await courtship.set_dh(), types.DhGenRetry)
+    assert handshake.new_key is None
+
+
 # -- messages and sessions ---------------------------------------------------------------------
 
 
@@ -570,6 +657,59 @@ async def test_a_forged_message_is_dropped_in_silence(stage: Stage) -> None:
         packet = wire.seal(wire.next_id(), 1, bytes(functions.PingRequest(1)))
         wire.write(packet[:-1] + bytes((packet[-1] ^ 1,)))
         assert await wire.is_silent()
+
+
+async def test_a_message_of_a_wrong_length_is_dropped_in_silence(stage: Stage) -> None:
+    async with stage.logged_in() as wire:
+        wire.send(bytes(functions.PingRequest(1)) + b"x")
+        wire.write(wire.key.id + secrets.token_bytes(16 + 20))
+        assert await wire.is_silent()
+
+
+async def test_a_packet_too_short_or_too_long_ends_the_connection(stage: Stage) -> None:
+    for packet in (b"1234", struct.pack("<qqi", 0, 4, 100) + bytes(4)):
+        async with stage.wire() as wire:
+            wire.write(packet)
+            with pytest.raises(Closed):
+                await wire.read()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        struct.pack("<Ii", MessageContainer.CONSTRUCTOR_ID, -1),
+        struct.pack("<Ii", MessageContainer.CONSTRUCTOR_ID, 5000),
+        struct.pack("<Ii", MessageContainer.CONSTRUCTOR_ID, 1),
+        struct.pack("<Iiqii", MessageContainer.CONSTRUCTOR_ID, 1, 4, 1, 400),
+    ],
+    ids=["negative", "too many", "cut short", "longer than itself"],
+)
+async def test_a_container_that_does_not_add_up_is_refused(stage: Stage, body: bytes) -> None:
+    async with stage.logged_in() as wire:
+        wire.send(body, numbered=False)
+        assert (await wire.expect(types.BadMsgNotification)).error_code == 64
+
+
+async def test_a_container_cannot_be_repeated(stage: Stage) -> None:
+    async with stage.logged_in() as wire:
+        msg_id = wire.send(container([]), numbered=False)
+        wire.send(container([]), msg_id=msg_id, numbered=False)
+        assert (await wire.expect(types.BadMsgNotification)).error_code == 19
+
+
+async def test_a_destroyed_key_is_an_unknown_key(stage: Stage) -> None:
+    async with stage.logged_in() as wire:
+        wire.send(functions.DestroyAuthKeyRequest())
+        await wire.expect(types.DestroyAuthKeyOk)
+        wire.send(functions.PingRequest(1))
+        assert await wire.receive() == -404
+
+
+async def test_another_session_of_the_key_can_be_destroyed(stage: Stage) -> None:
+    async with stage.logged_in() as wire:
+        old, wire.session_id, wire.sent = wire.session_id, 5, 0
+        wire.send(functions.DestroySessionRequest(old))
+        assert (await wire.expect(types.DestroySessionOk)).session_id == old
 
 
 @pytest.mark.parametrize(
