@@ -131,6 +131,31 @@ async def test_a_looped_film_keeps_time_and_sound(films: list[Path], tmp_path: P
         assert max(map(abs, sound[start + 10 : start + 480])) < 300
 
 
+async def test_a_track_that_is_longer_does_not_drift(tmp_path: Path) -> None:
+    """Odd frame rate, sound 0.4 s longer than the picture: what a real file is like."""
+    source, copy = tmp_path / "source.mp4", tmp_path / "looped.mp4"
+    command = [
+        *(FFMPEG, "-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x48:r=24000/1001:d=2"),
+        *("-f", "lavfi", "-i", "sine=440:d=2.4:r=44100", "-c:v", "libx264", "-c:a", "aac"),
+        str(source),
+    ]
+    subprocess.run(command, check=True)
+    film = LoopedFilm(source, 50)
+    copy.write_bytes(film.read(0, film.size))
+    once = checksums(source)
+    assert checksums(copy) == once * 50
+    assert film.duration_s == pytest.approx(50 * len(once) * 1001 / 24000, abs=0.01)
+    sound = subprocess.run(
+        [FFMPEG, "-v", "error", "-i", str(copy), "-vn", "-f", "framecrc", "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    last = sound.stdout.splitlines()[-1].split(",")
+    ends_s = (int(last[2]) + int(last[3])) / 44100
+    assert ends_s == pytest.approx(film.duration_s, abs=0.05)
+
+
 def test_any_window_of_a_looped_film_is_the_same_film(films: list[Path]) -> None:
     film = LoopedFilm(films[0], 3)
     whole = film.read(0, film.size)
