@@ -12,6 +12,7 @@ import secrets
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from . import methods
@@ -74,42 +75,54 @@ class DataCentre:
         self.id = dc_id
         self.host = host
         self.port = port
+        self.media_port = 0
         self.shared = shared
         self.keys: dict[int, AuthKey] = {}
         self.connections: dict[Connection, asyncio.Task[None]] = {}
         self._pushes: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._watch: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
 
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listen(self.port, is_media=False)
+        self.media_port = await self._listen(self.media_port, is_media=True)
         self._watch = asyncio.create_task(self._obey_trouble())
         self._unsubscribe = self.shared.world.subscribe(self._announce)
 
     async def stop(self) -> None:
         """Close every socket and end every task."""
-        if self._server is None or self._watch is None:
-            return
         self._unsubscribe()
-        self._server.close()
-        tasks = [self._watch, *self._pushes, *self.connections.values()]
+        self._unsubscribe = lambda: None
+        for server in self._servers:
+            server.close()
+        tasks = [*self._pushes, *self.connections.values()]
+        if self._watch is not None:
+            tasks.append(self._watch)
         self.drop_connections()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = self._watch = None
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _listen(self, port: int, *, is_media: bool) -> int:
+        accept = partial(self._accept, is_media)
+        server = await asyncio.start_server(accept, self.host, port)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    def _accept(
+        self, is_media: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if self.is_down:
             writer.transport.abort()
             return
         self.shared.counters.connections[self.id] += 1
-        connection = Connection(self, reader, writer)
+        connection = Connection(self, reader, writer, is_media)
         task = asyncio.create_task(connection.serve())
         self.connections[connection] = task
         task.add_done_callback(lambda _: self.connections.pop(connection, None))
@@ -168,8 +181,10 @@ class DataCentre:
         speaks again after a younger one spoke. A client that reconnects does neither, even when
         its old socket has not been noticed to be gone. Only the account's home data centre
         minds (core.telegram.org/api/errors#406-not-acceptable); parallel connections to the
-        others are for files and allowed.
+        others, and to the media address of any, are for files and allowed.
         """
+        if link.is_media:
+            return None
         for gone in [user for user in key.users if not user.is_open]:
             del key.users[gone]
         is_home = key.account is not None and key.account.home_dc == self.id
@@ -223,8 +238,13 @@ class Connection:
     """One TCP connection of a client."""
 
     def __init__(
-        self, dc: DataCentre, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        dc: DataCentre,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        is_media: bool,
     ) -> None:
+        self.is_media = is_media
         self._dc = dc
         self._shared = dc.shared
         self._reader = reader

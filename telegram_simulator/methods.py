@@ -11,9 +11,10 @@ import logging
 import secrets
 import struct
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from telethon.tl import TLObject, functions, types
@@ -254,10 +255,7 @@ async def get_config(call: Call, request: Any) -> Any:
         expires=datetime.fromtimestamp(now + CONFIG_TERM_S, UTC),
         test_mode=False,
         this_dc=call.dc.id,
-        dc_options=[
-            types.DcOption(id=dc.id, ip_address=dc.host, port=dc.port, this_port_only=True)
-            for dc in call.shared.data_centres.values()
-        ],
+        dc_options=_dc_options(call.shared.data_centres.values()),
         dc_txt_domain_name="",
         chat_size_max=200,
         megagroup_size_max=200_000,
@@ -285,6 +283,20 @@ async def get_config(call: Call, request: Any) -> Any:
         message_length_max=4096,
         webfile_dc_id=call.dc.id,
     )
+
+
+def _dc_options(centres: Iterable[DataCentre]) -> list[Any]:
+    """Every address; those for media come last, since many clients take the first they see."""
+    return [
+        types.DcOption(
+            id=dc.id,
+            ip_address=dc.host,
+            port=dc.media_port if is_media else dc.port,
+            media_only=is_media,
+            this_port_only=True,
+        )
+        for is_media, dc in product((False, True), centres)
+    ]
 
 
 @method(functions.help.GetNearestDcRequest, needs_login=False)

@@ -290,6 +290,8 @@ def inner_messages(container: Message) -> list[Message]:
 class Link(Protocol):
     """The live connection through which a session speaks."""
 
+    is_media: bool
+
     @property
     def is_open(self) -> bool: ...
 

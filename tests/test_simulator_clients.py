@@ -282,8 +282,9 @@ async def test_the_rest_of_what_a_bot_may_ask(stage: Stage) -> None:
 # -- kurigram ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dc_id", [2, 4], ids=["at home", "in a foreign dc"])
 async def test_kurigram_logs_in_and_downloads(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, dc_id: int
 ) -> None:
     from pyrogram import Client
     from pyrogram.connection import Connection
@@ -302,12 +303,14 @@ async def test_kurigram_logs_in_and_downloads(
         """The address of its first data centre is built in; the others it asks for."""
 
         def __init__(self, dc_id: int, server_address: str, port: int, **options: Any) -> None:
-            super().__init__(dc_id, *stage.telegram.address(dc_id), **options)
+            if server_address != "127.0.0.1":
+                server_address, port = stage.telegram.address(dc_id)
+            super().__init__(dc_id, server_address, port, **options)
 
     world = stage.telegram.world
     # Its AES is in pure Python here, so the document is small.
     paper = replace(
-        world.new_document(SyntheticContent(100_001, seed=9), "application/pdf", dc_id=4),
+        world.new_document(SyntheticContent(100_001, seed=9), "application/pdf", dc_id=dc_id),
         file_name="paper.pdf",
     )
     post = world.post(stage.channel, paper, "A paper")
@@ -329,4 +332,5 @@ async def test_kurigram_logs_in_and_downloads(
         # It stops its sessions for files, but not those that it exported itself through.
         for session in client.sessions.values():
             await session.stop()
+    assert not stage.telegram.counters.errors["AUTH_KEY_DUPLICATED"]
     assert body.getvalue() == paper.content.read(0, paper.content.size)

@@ -956,6 +956,22 @@ async def test_a_lingering_old_connection_is_no_duplication(stage: Stage) -> Non
             assert (await two.call(stage.get_film())).bytes
 
 
+async def test_the_media_address_allows_parallel_connections_at_home(stage: Stage) -> None:
+    async with stage.logged_in() as wire:
+        config = await wire.call(functions.help.GetConfigRequest())
+        assert [option.id for option in config.dc_options] == [1, 2, 4, 1, 2, 4]
+        (media,) = [each for each in config.dc_options if each.media_only and each.id == 2]
+        reader, writer = await asyncio.open_connection(media.ip_address, media.port)
+        other = Wire(reader, writer, Intermediate())
+        other.key = wire.key
+        for _ in range(3):
+            answers = await asyncio.gather(
+                wire.call(stage.get_film()), other.call(stage.get_film())
+            )
+            assert [len(answer.bytes) for answer in answers] == [4 * KIB] * 2
+        writer.transport.abort()
+
+
 async def test_foreign_data_centres_allow_parallel_connections(stage: Stage) -> None:
     film = stage.telegram.world.new_document(SyntheticContent(MIB, 6), "video/mp4", dc_id=4)
     stage.telegram.world.post(stage.channel, film)
