@@ -118,10 +118,12 @@ class MediaFolder:
             try:
                 now = await asyncio.to_thread(scan, self.folder)
                 await self._follow(now, before)
+                before = now
             except OSError as error:
                 log.warning("cannot read the media folder now: %s", error.strerror)
-                continue
-            before = now
+            except Exception:
+                # One odd file must not end the watch over all the others.
+                log.exception("a change in the media folder could not be followed")
 
     async def _follow(self, now: dict[Path, Stamp], before: dict[Path, Stamp]) -> None:
         for path in self._posts.keys() - now.keys():

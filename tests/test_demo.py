@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from telegram_simulator.sample_films import make_sample_films
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 8
+# The first run makes the sample films, which takes its time on a slow machine.
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")

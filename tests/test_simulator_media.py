@@ -13,11 +13,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from telegram_simulator import media_folder, sample_films
-from telegram_simulator.bot_api import BotApiServer
+from telegram_simulator.bot_api import BotApiServer, byte_range
 from telegram_simulator.content import FileContent
 from telegram_simulator.ffmpeg import FfmpegFailed, find_ffmpeg, probe, read_report
 from telegram_simulator.looped_film import LoopedFilm, NotLoopable
@@ -25,6 +28,8 @@ from telegram_simulator.media_folder import MediaFolder, natural_order, scan
 from telegram_simulator.world import Channel, Document, Photo, World
 
 SECONDS = 8
+# The first run makes the sample films, which takes its time on a slow machine.
+pytestmark = pytest.mark.timeout(180)
 FFMPEG = find_ffmpeg() or "ffmpeg"
 
 
@@ -193,9 +198,6 @@ async def test_two_hours_cost_no_disk_and_seek_over_http(films: list[Path]) -> N
 @asynccontextmanager
 async def served(film: LoopedFilm) -> AsyncIterator[str]:
     """The film on a small HTTP server that knows ranges."""
-    from aiohttp import web
-
-    from telegram_simulator.bot_api import byte_range
 
     async def answer(request: web.Request) -> web.StreamResponse:
         window = byte_range(request.headers.get("Range"), film.size)
@@ -299,6 +301,11 @@ async def test_files_become_posts_with_what_ffmpeg_can_tell(
     assert used == {1, 2, 4}
 
 
+async def updates(url: str) -> list[dict[str, Any]]:
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        return list((await answer.json())["result"])
+
+
 async def test_a_dropped_file_becomes_a_post_and_an_update(tmp_path: Path) -> None:
     world, channel = media_world()
     (bot,) = world.bots.values()
@@ -306,15 +313,15 @@ async def test_a_dropped_file_becomes_a_post_and_an_update(tmp_path: Path) -> No
         BotApiServer(world) as bot_api,
         MediaFolder(world, channel, tmp_path, poll_s=0.05) as folder,
     ):
-        queue = bot_api._queue(bot)
+        url = f"{bot_api.url}/bot{bot.token}/getUpdates"
         path = tmp_path / "new.bin"
         path.write_bytes(b"first")
         await until(lambda: len(folder.posts) == 1)
-        (new,) = await queue.poll(0, 10, 0)
+        (new,) = await updates(url)
         assert new["channel_post"]["document"]["file_name"] == "new.bin"
         path.write_bytes(b"second, longer")
         await until(lambda: folder.posts[0].edit_date is not None)
-        _new, edited = await queue.poll(0, 10, 0)
+        _new, edited = await updates(url)
         assert edited["edited_channel_post"]["message_id"] == new["channel_post"]["message_id"]
         assert edited["edited_channel_post"]["document"]["file_size"] == 14
         path.unlink()
@@ -355,6 +362,19 @@ async def test_without_ffmpeg_files_are_plain(
         media = folder.posts[0].media
     assert isinstance(media, Document)
     assert (media.kind, media.duration_s, media.thumbnails) == ("video", 0, ())
+
+
+async def test_trouble_with_one_file_does_not_end_the_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "first.bin").write_bytes(b"first")
+    world, channel = media_world()
+    async with MediaFolder(world, channel, tmp_path, poll_s=0.05) as folder:
+        world.delete(folder.posts[0])  # behind the folder's back
+        (tmp_path / "first.bin").unlink()
+        (tmp_path / "second.bin").write_bytes(b"second")
+        await until(lambda: [post.text for post in folder.posts] == ["second"])
+    assert "could not be followed" in caplog.text
 
 
 async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
