@@ -43,7 +43,7 @@ StartClient = Callable[..., Awaitable[TestClient[Any, Any]]]
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[None]:
     """A call that blocks the event loop of worker or backend fails the test that made it."""
-    guard = BlockBuster(scanned_modules=["worker", "backend"])
+    guard = BlockBuster(scanned_modules=["worker", "backend", "gallery"])
     guard.activate()
     yield
     guard.deactivate()

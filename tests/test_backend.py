@@ -25,6 +25,24 @@ from conftest import JWT_SECRET, Stage, StartClient
 from yarl import URL
 
 import backend
+from gallery import catalogue
+from gallery.catalogue import PAGE_FILES
+from gallery.files import MediaFile, stream_url, worker_for
+from gallery.settings import Settings, SettingsError
+from gallery.sign_in import (
+    ADDRESSES_MAX,
+    FAILURES_FORGOTTEN_S,
+    PATIENCE_PER_ADDRESS,
+    PATIENCE_WITH_EVERYONE,
+    SignInGate,
+)
+from gallery.tokens import (
+    SESSION_LIFETIME_S,
+    file_token,
+    listing_token,
+    session_is_valid,
+    session_token,
+)
 from telegram_simulator.content import BytesContent
 from telegram_simulator.world import Document, PhotoSize
 
@@ -46,11 +64,11 @@ def environment(**changes: str) -> dict[str, str]:
     return {**blank, **changes}
 
 
-def settings(**changes: str) -> backend.Settings:
-    return backend.Settings.from_env(environment(**changes))
+def settings(**changes: str) -> Settings:
+    return Settings.from_env(environment(**changes))
 
 
-def media_file(**changes: Any) -> backend.MediaFile:
+def media_file(**changes: Any) -> MediaFile:
     listed = {
         "chat_id": CHAT_ID,
         "message_id": 7,
@@ -60,7 +78,7 @@ def media_file(**changes: Any) -> backend.MediaFile:
         "date": 1,
         "next": None,
     }
-    return backend.MediaFile.from_listing({**listed, **changes})
+    return MediaFile.from_listing({**listed, **changes})
 
 
 @pytest.fixture
@@ -129,8 +147,8 @@ def test_every_problem_is_reported_at_once_by_name_only() -> None:
         "GALLERY_PASSWORD": "letmein",
         "PORT": "80800",
     }
-    with pytest.raises(backend.SettingsError) as caught:
-        backend.Settings.from_env(wrong)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(wrong)
     text = "\n".join(caught.value.problems)
     for name in (*wrong, "BOT_TOKEN"):
         assert name in text
@@ -187,7 +205,7 @@ def test_several_workers_and_channels() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "films.example"])
 def test_without_a_password_the_gallery_is_not_opened_to_others(host: str) -> None:
-    with pytest.raises(backend.SettingsError, match=r"HOST .* needs a GALLERY_PASSWORD"):
+    with pytest.raises(SettingsError, match=r"HOST .* needs a GALLERY_PASSWORD"):
         settings(HOST=host)
     assert settings(HOST=host, GALLERY_PASSWORD=PASSWORD).host == host
 
@@ -201,12 +219,12 @@ def test_without_a_password_any_loopback_address_will_do(host: str) -> None:
     "url", ["worker.example", "http://", "http://a:b@c.example", "http://c.example:0", "http://["]
 )
 def test_worker_urls_that_are_none_are_refused(url: str) -> None:
-    with pytest.raises(backend.SettingsError, match="WORKER_URL"):
+    with pytest.raises(SettingsError, match="WORKER_URL"):
         settings(WORKER_URL=url)
 
 
 def test_a_list_of_commas_is_missing() -> None:
-    with pytest.raises(backend.SettingsError, match="CHANNELS is missing"):
+    with pytest.raises(SettingsError, match="CHANNELS is missing"):
         settings(CHANNELS=" , ")
 
 
@@ -232,7 +250,7 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 def test_a_file_token_is_what_the_worker_expects() -> None:
-    assert claims_of(backend.file_token(JWT_SECRET, CHAT_ID, 7, 1_000.9)) == {
+    assert claims_of(file_token(JWT_SECRET, CHAT_ID, 7, 1_000.9)) == {
         "iss": "backend",
         "aud": "worker",
         "sub": f"{CHAT_ID}/7",
@@ -242,24 +260,24 @@ def test_a_file_token_is_what_the_worker_expects() -> None:
 
 
 def test_a_listing_token_opens_no_file() -> None:
-    claims = claims_of(backend.listing_token(JWT_SECRET, CHAT_ID, 1_000))
+    claims = claims_of(listing_token(JWT_SECRET, CHAT_ID, 1_000))
     assert (claims["sub"], claims["scope"]) == (str(CHAT_ID), "list")
 
 
 def test_a_session_ends_with_its_password_its_secret_and_its_time() -> None:
     now = time.time()
-    token = backend.session_token(JWT_SECRET, PASSWORD, now)
-    assert backend.session_is_valid(JWT_SECRET, PASSWORD, token)
-    assert not backend.session_is_valid(JWT_SECRET, "another password", token)
-    assert not backend.session_is_valid(JWT_SECRET[::-1], PASSWORD, token)
-    old = backend.session_token(JWT_SECRET, PASSWORD, now - backend.SESSION_LIFETIME_S - 1)
-    assert not backend.session_is_valid(JWT_SECRET, PASSWORD, old)
+    token = session_token(JWT_SECRET, PASSWORD, now)
+    assert session_is_valid(JWT_SECRET, PASSWORD, token)
+    assert not session_is_valid(JWT_SECRET, "another password", token)
+    assert not session_is_valid(JWT_SECRET[::-1], PASSWORD, token)
+    old = session_token(JWT_SECRET, PASSWORD, now - SESSION_LIFETIME_S - 1)
+    assert not session_is_valid(JWT_SECRET, PASSWORD, old)
 
 
 def test_a_worker_token_is_no_session() -> None:
-    token = backend.file_token(JWT_SECRET, CHAT_ID, 7, time.time())
-    assert not backend.session_is_valid(JWT_SECRET, PASSWORD, token)
-    assert not backend.session_is_valid(JWT_SECRET, PASSWORD, "")
+    token = file_token(JWT_SECRET, CHAT_ID, 7, time.time())
+    assert not session_is_valid(JWT_SECRET, PASSWORD, token)
+    assert not session_is_valid(JWT_SECRET, PASSWORD, "")
 
 
 # -- Files -------------------------------------------------------------------------------------
@@ -277,7 +295,7 @@ def test_a_worker_token_is_no_session() -> None:
     ],
 )
 def test_a_stream_url_ends_in_the_name_and_never_climbs(name: str, segment: str) -> None:
-    url = backend.stream_url("http://w", media_file(name=name), "t")
+    url = stream_url("http://w", media_file(name=name), "t")
     assert url == f"http://w/stream/{CHAT_ID}/7{segment}?token=t"
 
 
@@ -299,9 +317,9 @@ def test_kinds(mime_type: str, name: str, kind: str) -> None:
 
 def test_a_file_stays_with_its_worker_until_an_attempt_fails() -> None:
     workers = ("http://a", "http://b", "http://c")
-    first = backend.worker_for(workers, media_file())
-    assert backend.worker_for(workers, media_file()) == first
-    attempts = {backend.worker_for(workers, media_file(), attempt) for attempt in range(3)}
+    first = worker_for(workers, media_file())
+    assert worker_for(workers, media_file()) == first
+    attempts = {worker_for(workers, media_file(), attempt) for attempt in range(3)}
     assert attempts == set(workers)
 
 
@@ -377,7 +395,7 @@ async def test_health_does_not_wait_for_the_worker(gallery: Gallery) -> None:
 async def test_requests_are_logged_without_their_query(
     gallery: Gallery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="backend"):
+    with caplog.at_level(logging.INFO, logger="gallery"):
         async with gallery.get("/api/files?query=private&token=private"):
             pass
     assert "GET /api/files -> 503 in" in caplog.text
@@ -450,7 +468,7 @@ async def test_a_wrong_password_gets_the_form_again_and_no_cookie(
 
 
 async def test_guessing_is_slowed_down_even_for_the_right_password(locked: Gallery) -> None:
-    for _ in range(backend.PATIENCE_PER_ADDRESS.free_failures):
+    for _ in range(PATIENCE_PER_ADDRESS.free_failures):
         assert (await sign_in(locked, "wrong")).status == 403
     response = await sign_in(locked, PASSWORD)
     assert response.status == 429
@@ -460,7 +478,7 @@ async def test_guessing_is_slowed_down_even_for_the_right_password(locked: Galle
 
 def test_delays_double_and_are_forgotten() -> None:
     now = 0.0
-    gate = backend.SignInGate(lambda: now)
+    gate = SignInGate(lambda: now)
     waits = []
     for _ in range(12):
         gate.failed("1.2.3.4")
@@ -469,17 +487,17 @@ def test_delays_double_and_are_forgotten() -> None:
     assert gate.wait_s("5.6.7.8") == 0
     now = 61
     assert gate.wait_s("1.2.3.4") == 0
-    now += backend.FAILURES_FORGOTTEN_S
+    now += FAILURES_FORGOTTEN_S
     gate.failed("1.2.3.4")
     assert gate.wait_s("1.2.3.4") == 0
 
 
 def test_inventing_addresses_does_not_help_and_does_not_lock_the_owner_out() -> None:
-    gate = backend.SignInGate(lambda: 0.0)
+    gate = SignInGate(lambda: 0.0)
     for number in range(3_000):
         gate.failed(f"10.0.{number // 250}.{number % 250}")
-    assert 0 < gate.wait_s("the owner") <= backend.PATIENCE_WITH_EVERYONE.delay_max_s
-    assert len(gate._failures) <= backend.ADDRESSES_MAX
+    assert 0 < gate.wait_s("the owner") <= PATIENCE_WITH_EVERYONE.delay_max_s
+    assert len(gate._failures) <= ADDRESSES_MAX
 
 
 @pytest.mark.parametrize(
@@ -617,7 +635,7 @@ async def test_kinds_can_be_chosen(stage: Stage, open_films: StartGallery) -> No
 async def test_pages_follow_each_other_without_gap_or_repetition(
     stage: Stage, open_films: StartGallery
 ) -> None:
-    count = 2 * backend.PAGE_FILES + 5
+    count = 2 * PAGE_FILES + 5
     for number in range(count):
         stage.post_synthetic(10, file_name=f"{number}.mp4")
     seen: list[str] = []
@@ -636,7 +654,7 @@ async def test_pages_follow_each_other_without_gap_or_repetition(
 async def test_a_new_post_shows_up_by_itself(
     stage: Stage, open_films: StartGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "REFRESH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(catalogue, "REFRESH_INTERVAL_S", 0.0)
     stage.post_synthetic(10, file_name="old.mp4")
     films = await open_films()
     assert await names(films) == ["old.mp4"]
@@ -649,7 +667,7 @@ async def test_a_new_post_shows_up_by_itself(
 async def test_the_list_stays_when_the_worker_goes(
     stage: Stage, open_films: StartGallery, viewer: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "REFRESH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(catalogue, "REFRESH_INTERVAL_S", 0.0)
     post = stage.post_synthetic(10, file_name="film.mp4")
     films = await open_films()
     assert await names(films) == ["film.mp4"]

@@ -26,6 +26,8 @@ from conftest import JWT_SECRET, Stage, StartClient
 from playwright.async_api import Page, async_playwright, expect
 
 import backend
+from gallery import tokens
+from gallery.settings import Settings
 from telegram_simulator.content import BytesContent
 from telegram_simulator.looped_film import LoopedFilm
 from telegram_simulator.sample_films import make_sample_films, make_sample_pictures
@@ -134,7 +136,7 @@ async def page(
 ) -> AsyncIterator[Page]:
     """The gallery, open in Chromium. Anything it reports as an error fails the test."""
     environment = {**stage.environment(), "WORKER_URL": worker_process.url}
-    settings = backend.Settings.from_env({**environment, "JWT_SECRET": JWT_SECRET})
+    settings = Settings.from_env({**environment, "JWT_SECRET": JWT_SECRET})
     app = await asyncio.to_thread(backend.create_app, settings)
     gallery = await aiohttp_client(app)
     async with open_browser(str(gallery.make_url("/"))) as page:
@@ -212,6 +214,7 @@ async def test_back_closes_the_viewer_and_a_deep_link_opens_it(page: Page) -> No
 
 async def test_a_picture_is_shown_whole(page: Page) -> None:
     await page.get_by_role("radio", name="Pictures").check()
+    await expect(page.locator(".card-link")).to_have_count(1)  # the films are gone by now
     await page.locator(".card-link").click()
     await expect(page.locator("#viewer-stage img")).to_be_visible()
     width = await page.locator("#viewer-stage img").evaluate("(image) => image.naturalWidth")
@@ -261,11 +264,11 @@ async def test_a_film_gets_a_fresh_url_when_its_token_has_run_out(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A token of the past in place of the first one: the worker answers 401 as it does at the hour.
-    lifetime = backend.TOKEN_LIFETIME_S
-    monkeypatch.setattr(backend, "TOKEN_LIFETIME_S", -60)
+    lifetime = tokens.TOKEN_LIFETIME_S
+    monkeypatch.setattr(tokens, "TOKEN_LIFETIME_S", -60)
     async with page.expect_response(lambda response: response.status == 401):
         await page.locator(".card-link", has_text="Horizon").click()
-    monkeypatch.setattr(backend, "TOKEN_LIFETIME_S", lifetime)
+    monkeypatch.setattr(tokens, "TOKEN_LIFETIME_S", lifetime)
     await page.wait_for_function(PLAYS_BEYOND, arg=1)
 
 
@@ -274,7 +277,7 @@ async def test_a_worker_that_is_away_is_named_and_waited_for(
 ) -> None:
     await worker_process.kill()
     environment = {**stage.environment(), "WORKER_URL": worker_process.url}
-    settings = backend.Settings.from_env({**environment, "JWT_SECRET": JWT_SECRET})
+    settings = Settings.from_env({**environment, "JWT_SECRET": JWT_SECRET})
     gallery = await aiohttp_client(await asyncio.to_thread(backend.create_app, settings))
     await page.goto(str(gallery.make_url("/")))
     await expect(page.locator("#notice-title")).to_have_text("Waking the worker…")
@@ -301,7 +304,7 @@ async def test_signing_in_leads_to_the_film_that_was_asked_for(
     password = "correct horse battery"
     environment = {**stage.environment(), "WORKER_URL": worker_process.url}
     environment |= {"JWT_SECRET": JWT_SECRET, "GALLERY_PASSWORD": password, "HOST": "127.0.0.1"}
-    settings = backend.Settings.from_env(environment)
+    settings = Settings.from_env(environment)
     gallery = await aiohttp_client(await asyncio.to_thread(backend.create_app, settings))
     async with open_browser(str(gallery.make_url("/"))) as page:
         await page.goto(f"/?file={quote(f'{stage.channel.chat_id}/{films[0]}')}")

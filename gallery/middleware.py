@@ -1,0 +1,125 @@
+"""Around every request: access log, errors, who may come in, security headers."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from gallery.errors import ApiError
+from gallery.health import health
+from gallery.pages import PAGES, static_file
+from gallery.settings import SETTINGS, Settings, is_loopback
+from gallery.sign_in import is_signed_in, sign_in, sign_in_page, sign_out
+
+log = logging.getLogger(__name__)
+
+
+OPEN_TO_ALL: Final = frozenset({sign_in_page, sign_in, sign_out, static_file, health})
+
+
+@web.middleware
+async def log_request(request: web.Request, handler: Any) -> web.StreamResponse:
+    """One line per request. The query is left out: there may be search words and tokens in it."""
+    start = time.monotonic()
+    status = 499  # nginx's number for a visitor who left; all else is an answer by now
+    try:
+        response: web.StreamResponse = await handler(request)
+        status = response.status
+        return response
+    except web.HTTPRedirection as redirect:
+        status = redirect.status
+        raise
+    finally:
+        path, duration_ms = request.rel_url.raw_path, (time.monotonic() - start) * 1000
+        log.info("%s %s -> %d in %.0f ms", request.method, path, status, duration_ms)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Turn what was raised into an answer: JSON under /api, a page elsewhere."""
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except web.HTTPRedirection as redirect:
+        redirect.headers["Cache-Control"] = "no-store"
+        raise
+    except ApiError as error:
+        problem = error
+    except web.HTTPException as error:
+        code = error.reason.lower().replace(" ", "_")
+        problem = ApiError(error.status, code, f"{error.reason}.")
+        allow = error.headers.get("Allow")
+        return _problem_response(request, problem, {"Allow": allow} if allow else {})
+    except Exception:
+        log.exception("%s %s failed", request.method, request.rel_url.raw_path)
+        problem = ApiError(500, "internal_error", "Something went wrong here; the log says what.")
+    return _problem_response(request, problem, {})
+
+
+def _problem_response(
+    request: web.Request, problem: ApiError, headers: Mapping[str, str]
+) -> web.Response:
+    response = problem.response()
+    if not request.path.startswith("/api/") and "text/html" in request.headers.get("Accept", ""):
+        title = "Not found" if problem.status == 404 else "Something is wrong"
+        values = {"title": title, "message": problem.message}
+        response = request.app[PAGES].response("problem.html", title, values, problem.status)
+    response.headers.update(headers)
+    return response
+
+
+@web.middleware
+async def check_visitor(request: web.Request, handler: Any) -> web.StreamResponse:
+    """With a password: let the signed-in through. Without one: let nobody in but this machine."""
+    settings = request.app[SETTINGS]
+    if settings.gallery_password is None:
+        _refuse_foreign_names(request, settings)
+    elif request.match_info.handler not in OPEN_TO_ALL and not is_signed_in(request):
+        if request.path.startswith("/api/"):
+            raise ApiError(401, "sign_in_required", "Sign in first.")
+        raise web.HTTPSeeOther(f"/sign-in?next={quote(request.path_qs, safe='')}")
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
+def _refuse_foreign_names(request: web.Request, settings: Settings) -> None:
+    """DNS rebinding: a page elsewhere can point its name at 127.0.0.1 and read us through it."""
+    name = urlsplit(f"//{request.host}").hostname or ""
+    public_name = urlsplit(settings.public_url or "").hostname
+    if not is_loopback(name) and name != public_name:
+        raise ApiError(
+            403, "foreign_host", "Without a password the gallery is for this machine only."
+        )
+
+
+CONTENT_POLICY: Final = web.AppKey("CONTENT_POLICY", str)
+
+
+async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Nothing inline, nothing from elsewhere, media from the workers only, in no one's frame."""
+    response.headers.setdefault("Content-Security-Policy", request.app[CONTENT_POLICY])
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+
+
+def content_policy(worker_urls: Iterable[str]) -> str:
+    """The Content-Security-Policy that lets the pages do what they do and nothing more."""
+    parts = [urlsplit(url) for url in worker_urls]
+    workers = " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"img-src 'self' {workers}",
+            f"media-src 'self' {workers}",
+            f"connect-src 'self' {workers}",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )

@@ -1,0 +1,148 @@
+"""Settings: every environment variable, read once, all problems reported together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+JWT_SECRET_MIN_BYTES: Final = 32  # RFC 7518 section 3.2: a key of the same size as the hash output
+PASSWORD_MIN_CHARACTERS: Final = 8  # NIST SP 800-63B section 5.1.1
+
+
+class SettingsError(Exception):
+    """Settings are missing or wrong. `problems` names them all and repeats none of their values."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; `from_env` is the only way in."""
+
+    bot_token: str = field(repr=False)
+    jwt_secret: str = field(repr=False)
+    worker_urls: tuple[str, ...]
+    channels: tuple[int, ...]
+    gallery_password: str | None = field(repr=False)
+    bot_api_url: str
+    public_url: str | None
+    host: str
+    port: int
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read everything; raise SettingsError with every problem found."""
+        env = _Environment(environ)
+        password = env.password("GALLERY_PASSWORD")
+        settings = cls(
+            bot_token=env.required("BOT_TOKEN"),
+            jwt_secret=env.secret("JWT_SECRET"),
+            worker_urls=tuple(
+                env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL")
+            ),
+            channels=tuple(env.integer("CHANNELS", chat) for chat in env.required_list("CHANNELS")),
+            gallery_password=password,
+            bot_api_url=env.url("BOT_API_URL", env.text("BOT_API_URL", "https://api.telegram.org")),
+            public_url=env.optional_url("PUBLIC_URL", env.text("RENDER_EXTERNAL_URL")),
+            host=env.host("HOST", open_to_all="GALLERY_PASSWORD" in env),
+            port=env.port("PORT", "8080"),
+        )
+        if env.problems:
+            raise SettingsError(list(dict.fromkeys(env.problems)))
+        return settings
+
+
+class _Environment:
+    """Reads one variable after another and collects what is wrong with them, by name only."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.text(name))
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._environ.get(name, "").strip() or default
+
+    def required(self, name: str) -> str:
+        value = self.text(name)
+        if not value:
+            self.problems.append(f"{name} is missing")
+        return value
+
+    def required_list(self, name: str) -> list[str]:
+        value = self.required(name)
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        if value and not items:
+            self.problems.append(f"{name} is missing")
+        return items
+
+    def secret(self, name: str) -> str:
+        value = self.required(name)
+        if value and len(value.encode()) < JWT_SECRET_MIN_BYTES:
+            self.problems.append(f"{name} is shorter than {JWT_SECRET_MIN_BYTES} bytes")
+        return value
+
+    def password(self, name: str) -> str | None:
+        value = self.text(name) or None
+        if value is not None and len(value) < PASSWORD_MIN_CHARACTERS:
+            self.problems.append(f"{name} is shorter than {PASSWORD_MIN_CHARACTERS} characters")
+        return value
+
+    def integer(self, name: str, value: str) -> int:
+        try:
+            return int(value)
+        except ValueError:
+            self.problems.append(f"{name} is not a whole number (or several with commas between)")
+            return 0
+
+    def port(self, name: str, default: str) -> int:
+        port = self.integer(name, self.text(name, default))
+        if not 0 <= port <= 65535:
+            self.problems.append(f"{name} is not between 0 and 65535")
+        return port
+
+    def url(self, name: str, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            extras = parts.username or parts.password or parts.query or parts.fragment
+            well_formed = bool(parts.scheme in ("http", "https") and parts.hostname and not extras)
+            well_formed = well_formed and parts.port != 0  # reading a bad port raises ValueError
+        except ValueError:
+            well_formed = False
+        if not well_formed:
+            self.problems.append(f"{name} is not an http or https URL")
+        return value.rstrip("/")
+
+    def optional_url(self, name: str, default: str) -> str | None:
+        value = self.text(name, default)
+        return self.url(name, value) if value else None
+
+    def host(self, name: str, *, open_to_all: bool) -> str:
+        """Without a password the gallery is for this machine only, whatever HOST says."""
+        host = self.text(name, "0.0.0.0" if open_to_all else "127.0.0.1")
+        if not open_to_all and not is_loopback(host):
+            self.problems.append(
+                f"{name} opens the gallery to others, which needs a GALLERY_PASSWORD"
+                " (without one leave it empty or at 127.0.0.1)"
+            )
+        return host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+SETTINGS: Final = web.AppKey("SETTINGS", Settings)

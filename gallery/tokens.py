@@ -1,0 +1,58 @@
+"""Tokens: what the worker and the browser's cookie accept, HS256 with one shared secret."""
+
+import hashlib
+import hmac
+from typing import Final
+
+import jwt
+
+TOKEN_LIFETIME_S: Final = 3600
+SESSION_LIFETIME_S: Final = 30 * 24 * 3600
+# Thumbnail tokens of one quarter of an hour are the same text, so that the browser's cache knows
+# the picture again; the youngest of them is still good for 45 minutes.
+THUMBNAIL_TOKEN_STEP_S: Final = 900
+
+
+def file_token(secret: str, chat_id: int, message_id: int, now: float) -> str:
+    """A token that opens this one file at the worker for an hour."""
+    return _worker_token(secret, now, sub=f"{chat_id}/{message_id}")
+
+
+def listing_token(secret: str, chat_id: int, now: float) -> str:
+    """A token that lists this one channel at the worker and opens no bytes."""
+    return _worker_token(secret, now, sub=str(chat_id), scope="list")
+
+
+def _worker_token(secret: str, now: float, **claims: str) -> str:
+    issued_at = int(now)
+    times = {"iat": issued_at, "exp": issued_at + TOKEN_LIFETIME_S}
+    return jwt.encode({"iss": "backend", "aud": "worker", **claims, **times}, secret, "HS256")
+
+
+def session_token(secret: str, password: str, now: float) -> str:
+    """What the cookie holds after signing in. Another password makes it worthless."""
+    issued_at = int(now)
+    claims = {"iss": "backend", "aud": "gallery", "sub": _password_mark(secret, password)}
+    times = {"iat": issued_at, "exp": issued_at + SESSION_LIFETIME_S}
+    return jwt.encode({**claims, **times}, secret, "HS256")
+
+
+def session_is_valid(secret: str, password: str, token: str) -> bool:
+    """Whether this cookie was given out for this password and has not run out."""
+    try:
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            issuer="backend",
+            audience="gallery",
+            options={"require": ["exp", "aud", "sub"]},
+        )
+    except jwt.InvalidTokenError:
+        return False
+    return hmac.compare_digest(str(claims["sub"]), _password_mark(secret, password))
+
+
+def _password_mark(secret: str, password: str) -> str:
+    """A keyed fingerprint, so that changing the password signs everybody out."""
+    return hmac.new(secret.encode(), b"gallery\0" + password.encode(), hashlib.sha256).hexdigest()
