@@ -280,6 +280,8 @@ def read_rsa_public_key(pem: bytes) -> bytes:
 CHUNK_MAX_BYTES = MIB
 CHUNK_MIN_BYTES = 128 * KIB
 
+MESSAGE_ID_MAX = 2**31 - 1  # TL's `int`
+
 TOKEN_LIFETIME_S = 3600
 RENEWAL_LIFETIME_S = 12 * 3600
 CLOCK_SKEW_S = 60  # how far ahead the clock of the one that signs may run
@@ -433,6 +435,24 @@ class TooManyViewers(UpstreamBusy):
     code = "too_many_viewers"
 
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Remembered(OrderedDict[_Key, _Value]):
+    """A dict that forgets what was put in longest ago once it holds `most` entries."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: _Key, value: _Value) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._most:
+            self.popitem(last=False)
+
+
 def consume_exception(task: asyncio.Future[Any]) -> None:
     """Whoever waited has seen the exception; when nobody did, it is of no interest to anyone."""
     if not task.cancelled():
@@ -454,7 +474,7 @@ def verify_token(token: str, secret: str, now: float) -> Grant:
     """
     claims = _verified_claims(token, secret, "worker")
     issued, expires = claims.get("iat"), claims["exp"]
-    if not isinstance(issued, int) or issued > now + CLOCK_SKEW_S:
+    if not isinstance(issued, (int, float)) or issued > now + CLOCK_SKEW_S:
         raise TokenInvalid("The token was issued in the future.")
     if expires - issued > TOKEN_LIFETIME_S:
         raise TokenInvalid("The token lives too long.")
@@ -504,7 +524,7 @@ def _verified_claims(token: str, secret: str, audience: str) -> dict[str, Any]:
         )
     except jwt.InvalidTokenError as error:
         raise TokenInvalid("The token is not valid here.") from error
-    if not isinstance(claims["exp"], int) or not isinstance(claims["sub"], str):
+    if not isinstance(claims["exp"], (int, float)) or not isinstance(claims["sub"], str):
         raise TokenInvalid("The token is malformed.")
     return claims
 
@@ -702,12 +722,13 @@ class Worker:
 
     def routes(self) -> list[web.RouteDef]:
         """All paths. Ids are matched in their canonical form only, since tokens name them so."""
-        post = r"{chat_id:-?[1-9][0-9]{0,18}}/{message_id:[1-9][0-9]{0,9}}"
+        chat = r"{chat_id:-?[1-9][0-9]{0,17}}"
+        post = chat + r"/{message_id:[1-9][0-9]{0,9}}"
         return [
             web.get(f"/stream/{post}", self.stream_file),
             web.get(f"/stream/{post}/{{filename}}", self.stream_file),
             web.get(f"/thumbnail/{post}", self.thumbnail),
-            web.get(r"/files/{chat_id:-?[1-9][0-9]{0,18}}", self.list_files),
+            web.get(f"/files/{chat}", self.list_files),
             web.get("/health", self.health),
             web.get("/metrics", self.metrics),
         ]
@@ -740,7 +761,7 @@ class Worker:
         chat_id = int(request.match_info["chat_id"])
         if self._verified(request) != Grant(str(chat_id), "list"):
             raise NotAllowed("The token is not for listing this channel.")
-        after = _query_number(request, "after", 0, 0, 2**31 - 1)
+        after = _query_number(request, "after", 0, 0, MESSAGE_ID_MAX)
         limit = _query_number(request, "limit", 100, 1, LISTING_LIMIT_MAX)
         files, following = await self._gateway.list_files(chat_id, after, limit)
         body = {"files": [_listing_entry(entry) for entry in files], "next": following}
@@ -862,6 +883,8 @@ class Worker:
                 async with RangeReader(self._cache, file, part) as reader:
                     while piece := await reader.read(PIECE_BYTES):
                         await self._write(request, response, piece)
+            if not response.prepared:  # an empty file
+                await response.prepare(request)
             await response.write_eof()
         except Exception as error:
             if not response.prepared:
@@ -948,7 +971,10 @@ class Worker:
 
 
 def _post_ids(request: web.Request) -> tuple[int, int]:
-    return int(request.match_info["chat_id"]), int(request.match_info["message_id"])
+    message_id = int(request.match_info["message_id"])
+    if message_id > MESSAGE_ID_MAX:
+        raise FileMissing("There is no such message.")
+    return int(request.match_info["chat_id"]), message_id
 
 
 def _query_number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
@@ -1486,6 +1512,7 @@ EMPTY_WINDOWS_MAX = 3
 """How many windows without any message end a listing when Telegram does not tell the last id."""
 MESSAGE_LIFETIME_S = 600.0
 MESSAGES_MAX = 10_000
+CHANNELS_MAX = 1000
 BLIND_FOR_S = 300.0
 THUMBNAIL_EDGE_PX = 320
 OCTET_STREAM = "application/octet-stream"
@@ -1510,7 +1537,7 @@ for _suffix, _type in (
 _Answer = TypeVar("_Answer")
 
 
-class _ReferenceExpired(Exception):
+class _ReferenceExpired(TemporaryFailure):
     """The file reference is stale; a new one comes with the message read again.
 
     Source: core.telegram.org/api/file_reference.
@@ -1521,7 +1548,7 @@ class _KeyRefused(TemporaryFailure):
     """The authorization key is not, or no longer, good at this data centre."""
 
 
-class _Moved(Exception):
+class _Moved(UpstreamFailed):
     """What was asked for lives in another data centre (a 303 of core.telegram.org/api/errors)."""
 
     def __init__(self, dc_id: int) -> None:
@@ -1569,10 +1596,10 @@ class TelegramGateway:
                 for index, token in enumerate(settings.bot_tokens)
             )
         }
-        self._messages: OrderedDict[tuple[int, int, int], _Message] = OrderedDict()
+        self._messages: Remembered[tuple[int, int, int], _Message] = Remembered(MESSAGES_MAX)
         self._reading: dict[tuple[int, int, int], asyncio.Task[_Message]] = {}
-        self._blind_until: dict[tuple[int, int], float] = {}
-        self._moved: dict[int, int] = {}
+        self._blind_until: Remembered[tuple[int, int], float] = Remembered(CHANNELS_MAX)
+        self._moved: Remembered[int, int] = Remembered(MESSAGES_MAX)
 
     @property
     def bot_ids(self) -> tuple[int, ...]:
@@ -1609,7 +1636,7 @@ class TelegramGateway:
     ) -> tuple[list[ListedFile], int | None]:
         """Up to `limit` files of messages above `after`, and where to go on: None at the end.
 
-        Bots cannot read a history, so ids are walked (research: channels.getMessages).
+        Bots cannot read a history (messages.getHistory is for users), so the ids are walked.
         """
         return await self._with_any_bot(
             chat_id, lambda bot: self._list_files(bot, chat_id, after, limit)
@@ -1620,11 +1647,12 @@ class TelegramGateway:
     ) -> tuple[list[ListedFile], int | None]:
         files: list[ListedFile] = []
         top = await bot.top_message_id(chat_id)
+        end = MESSAGE_ID_MAX if top is None else top
         empty_windows = 0
         for _ in range(LISTING_WINDOWS_MAX):
-            if top is not None and after >= top:
+            if after >= end:
                 return files, None
-            last = after + MESSAGE_IDS_MAX if top is None else min(after + MESSAGE_IDS_MAX, top)
+            last = min(after + MESSAGE_IDS_MAX, end)
             messages = await bot.read_messages(chat_id, range(after + 1, last + 1))
             empty_windows = 0 if messages else empty_windows + 1
             if top is None and empty_windows == EMPTY_WINDOWS_MAX:
@@ -1698,11 +1726,7 @@ class TelegramGateway:
 
     def _remember(self, bot: _Bot, message: _Message) -> None:
         file = message.listed.file
-        key = (bot.id, file.chat_id, file.message_id)
-        self._messages[key] = message
-        self._messages.move_to_end(key)
-        if len(self._messages) > MESSAGES_MAX:
-            self._messages.popitem(last=False)
+        self._messages[bot.id, file.chat_id, file.message_id] = message
 
     # -- fetching ----------------------------------------------------------------------------
 
@@ -1714,14 +1738,14 @@ class TelegramGateway:
         bot = self._bots[bot_id]
         message = await self._message_of(bot, file)
         try:
-            body = await self._get_file(bot, message.location(file.variant), file, chunk)
+            body = await self._get_file(bot, message, file, chunk)
         except _ReferenceExpired:
             # Another chunk may have brought a newer reference while this one was on its way.
             newer = self._messages.get((bot.id, file.chat_id, file.message_id))
             if newer is None or newer is message:
                 newer = await self._read_message(bot, file.chat_id, file.message_id)
             self._check_same(newer, file)
-            body = await self._get_file(bot, newer.location(file.variant), file, chunk)
+            body = await self._get_file(bot, newer, file, chunk)
         expected = min(chunk.stop, file.complete_length) - chunk.offset
         if len(body) != expected:
             raise TemporaryFailure(f"Telegram sent {len(body)} bytes instead of {expected}.")
@@ -1740,7 +1764,10 @@ class TelegramGateway:
         if message.media.id != file.media_id:
             raise FileMissing("The file was replaced by another one.")
 
-    async def _get_file(self, bot: _Bot, location: Any, file: RemoteFile, chunk: Chunk) -> bytes:
+    async def _get_file(
+        self, bot: _Bot, message: _Message, file: RemoteFile, chunk: Chunk
+    ) -> bytes:
+        location = message.location(file.variant)
         request = functions.upload.GetFileRequest(location, chunk.offset, chunk.size)
         for _ in range(2):
             dc_id = self._moved.get(file.media_id, file.dc_id)
@@ -1778,7 +1805,7 @@ class _Bot:
         self._links: dict[int, asyncio.Task[_Link]] = {}
         self._logged_in = False
         self._failures: Counter[int] = Counter()
-        self._channels: dict[int, Any] = {}
+        self._channels: Remembered[int, Any] = Remembered(CHANNELS_MAX)
         self._login: asyncio.Task[None] | None = None
         self._login_after = 0.0
         self._refused = ""
@@ -2084,7 +2111,7 @@ class _Link:
         sender = MTProtoSender(
             key,
             loggers=loggers,
-            retries=0,
+            retries=1,  # Telethon fails one key exchange in 256, for a leading zero byte
             delay=0,
             auto_reconnect=False,
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -2157,7 +2184,7 @@ _TRANSLATIONS: tuple[tuple[tuple[str, ...], Callable[[Any, str], Exception]], ..
             "FileReferenceEmptyError",
             "FilerefUpgradeNeededError",
         ),
-        lambda error, name: _ReferenceExpired(),
+        lambda error, name: _ReferenceExpired("The file reference has expired."),
     ),
     (("FileMigrateError",), lambda error, name: _FileMoved(error.new_dc)),
     (("UserMigrateError", "NetworkMigrateError"), lambda error, name: _BotMoved(error.new_dc)),

@@ -23,27 +23,16 @@ import aiohttp
 import psutil
 import pytest
 
-from telegram_simulator.sample_films import make_sample_films
-
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 8
 # The first run makes the sample films, which takes its time on a slow machine.
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture(scope="module")
-def films(pytestconfig: pytest.Config) -> Path:
-    """A folder with the short sample films, kept from one run of pytest to the next."""
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir("sample-films")
-    make_sample_films(folder, seconds=SECONDS)
-    return folder
-
-
 @pytest.fixture
-def work_dir(films: Path, tmp_path: Path) -> Path:
+def work_dir(sample_films: list[Path], tmp_path: Path) -> Path:
     """A demo's folder in which the films have been made already."""
-    (tmp_path / "films").symlink_to(films)
+    (tmp_path / "films").symlink_to(sample_films[0].parent)
     return tmp_path
 
 
@@ -140,10 +129,10 @@ async def test_the_address_shows_films_that_the_worker_serves(work_dir: Path) ->
         assert process.stdout.read().strip() == "Stopped."
 
 
-async def test_ones_own_films_are_shown(films: Path, tmp_path: Path) -> None:
+async def test_ones_own_films_are_shown(sample_films: list[Path], tmp_path: Path) -> None:
     media = tmp_path / "my films"
     media.mkdir()
-    (media / "holiday.mp4").symlink_to(next(films.glob("*front*")))
+    (media / "holiday.mp4").symlink_to(sample_films[0])
     with demo("--media", str(media), "--work-dir", str(tmp_path / "work")) as (running, process):
         async with aiohttp.ClientSession() as http:
             files = await all_files(http, running)
@@ -199,9 +188,9 @@ def test_a_missing_an_empty_and_a_wrong_folder_are_said(tmp_path: Path) -> None:
     assert "is a file" in refused("--media", __file__, *port)
 
 
-def test_a_simulator_that_refuses_is_quoted(films: Path, tmp_path: Path) -> None:
+def test_a_simulator_that_refuses_is_quoted(sample_films: list[Path], tmp_path: Path) -> None:
     said = refused(
-        *("--media", str(films), "--rtt", "soon"),
+        *("--media", str(sample_films[0].parent), "--rtt", "soon"),
         *("--work-dir", str(tmp_path), "--port", str(free_port())),
     )
     assert "the simulator ended by itself, exit code 2" in said

@@ -97,16 +97,3 @@ def test_secrets_are_not_in_the_representation() -> None:
     text = repr(worker.Settings.from_env(GOOD))
     for secret in (GOOD["API_HASH"], GOOD["JWT_SECRET"], "secret-of-one"):
         assert secret not in text
-
-
-def test_every_setting_is_read() -> None:
-    """The list that the documentation is checked against is the list that is read."""
-    read: set[str] = set()
-
-    class Spy(dict[str, str]):
-        def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
-            read.add(key)
-            return super().get(key, default)
-
-    worker.Settings.from_env(Spy(GOOD))
-    assert read == set(worker.Settings.NAMES)

@@ -33,12 +33,9 @@ pytestmark = pytest.mark.timeout(180)
 FFMPEG = find_ffmpeg() or "ffmpeg"
 
 
-@pytest.fixture(scope="module")
-def films(pytestconfig: pytest.Config) -> list[Path]:
-    """The three sample films, short; kept from one run of pytest to the next."""
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir("sample-films")
-    return sample_films.make_sample_films(folder, seconds=SECONDS)
+@pytest.fixture
+def films(sample_films: list[Path]) -> list[Path]:
+    return sample_films
 
 
 # -- the sample films ----------------------------------------------------------------------------

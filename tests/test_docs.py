@@ -1,0 +1,121 @@
+"""What is written is so: the settings, commands and files in the documents exist, all of them.
+
+A setting cannot ship undocumented, and a documented one cannot be gone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import worker
+from conftest import JWT_SECRET, REPOSITORY
+
+from gallery.settings import Settings as BackendSettings
+
+README = (REPOSITORY / "README.md").read_text()
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+WORKER_ENVIRONMENT = {
+    "API_ID": "12345",
+    "API_HASH": "0123456789abcdef0123456789abcdef",
+    "BOT_TOKEN": "123456:letters",
+    "JWT_SECRET": JWT_SECRET,
+}
+BACKEND_ENVIRONMENT = {
+    "BOT_TOKEN": "123456:letters",
+    "JWT_SECRET": JWT_SECRET,
+    "WORKER_URL": "https://worker.example",
+    "CHANNELS": "-1001234567890",
+    "GALLERY_PASSWORD": "long enough",
+}
+
+
+class Spy(dict[str, str]):
+    """An environment that remembers which variables were asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+def table_under(heading: str) -> dict[str, str]:
+    """The first column's names of the table under a heading, and its second column."""
+    section = README.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", section, re.MULTILINE)
+    return {name: default for names, default in rows for name in re.findall(r"`([A-Z_]+)`", names)}
+
+
+@pytest.mark.parametrize(
+    ("heading", "from_env", "environment", "elsewhere"),
+    [
+        ("Settings of the worker", worker.Settings.from_env, WORKER_ENVIRONMENT, set()),
+        (
+            "Settings of the backend",
+            BackendSettings.from_env,
+            BACKEND_ENVIRONMENT,
+            {"RENDER_EXTERNAL_URL"},  # Render's own, named as the default of PUBLIC_URL
+        ),
+    ],
+    ids=["worker", "backend"],
+)
+def test_every_setting_is_in_the_readme_and_no_other(
+    heading: str,
+    from_env: Callable[[Mapping[str, str]], Any],
+    environment: dict[str, str],
+    elsewhere: set[str],
+) -> None:
+    spy = Spy(environment)
+    from_env(spy)
+    assert set(table_under(heading)) == spy.asked - elsewhere
+
+
+def test_the_list_of_settings_is_the_list_that_is_read() -> None:
+    assert set(table_under("Settings of the worker")) == set(worker.Settings.NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("HOST", f"`{worker.Settings.from_env(WORKER_ENVIRONMENT).host}`"),
+        ("PORT", f"`{worker.Settings.from_env(WORKER_ENVIRONMENT).port}`"),
+        ("MEMORY_BUDGET_MB", f"`{worker.Settings.from_env(WORKER_ENVIRONMENT).memory_budget_mb}`"),
+    ],
+)
+def test_documented_defaults_are_the_real_ones(name: str, default: str) -> None:
+    assert default in table_under("Settings of the worker")[name]
+
+
+def test_every_make_command_exists() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = {
+        target
+        for document in DOCUMENTS
+        for target in re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(), re.MULTILINE)
+    }
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_is_named_exists(document: Any) -> None:
+    text = document.read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    paths = re.findall(r"`((?:tests|docs|static|templates|gallery)/[\w./*-]+)`", text)
+    assert [path for path in paths if not list(REPOSITORY.glob(path))] == []
+
+
+def test_the_picture_in_the_readme_is_the_one_in_the_worker() -> None:
+    picture = re.search(r"```\n(HTTP request\n.*?)```", README, re.DOTALL)
+    assert picture
+    stripped = re.sub(r" +\([0-9]+\)$", "", worker.__doc__ or "", flags=re.MULTILINE)
+    for line in picture[1].splitlines():
+        assert line.strip() in stripped
