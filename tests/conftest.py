@@ -28,6 +28,7 @@ from hypothesis import settings as hypothesis_settings
 from telegram_simulator.cluster import TelegramSimulator
 from telegram_simulator.content import Content, SyntheticContent
 from telegram_simulator.faults import FileCount
+from telegram_simulator.sample_films import make_sample_films
 from telegram_simulator.world import Bot, Channel, Post
 
 REPOSITORY = Path(__file__).parent.parent
@@ -47,6 +48,13 @@ def no_blocking_calls() -> Iterator[None]:
     guard.activate()
     yield
     guard.deactivate()
+
+
+@pytest.fixture(scope="session")
+def sample_films(pytestconfig: pytest.Config) -> list[Path]:
+    """Three films of 8 s: H.264 with the index in front, at the end, VP9; kept between runs."""
+    assert pytestconfig.cache is not None
+    return make_sample_films(pytestconfig.cache.mkdir("sample-films"), seconds=8)
 
 
 @dataclass
