@@ -36,7 +36,7 @@ from gallery.middleware import (
     content_policy,
     log_request,
 )
-from gallery.pages import PAGES, Pages, gallery_page, static_file
+from gallery.pages import PAGES, Pages, gallery_page, service_worker, static_file
 from gallery.settings import SETTINGS, Settings, SettingsError
 from gallery.sign_in import GATE, SignInGate, sign_in, sign_in_page, sign_out
 from gallery.worker_client import LISTING_TIMEOUT, WorkerClient
@@ -70,6 +70,7 @@ def create_app(settings: Settings) -> web.Application:
             web.post("/sign-in", sign_in),
             web.post("/sign-out", sign_out),
             web.get("/static/{path:.+}", static_file),
+            web.get("/service-worker.js", service_worker),
             web.get("/health", health),
         ]
     )

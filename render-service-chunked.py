@@ -152,7 +152,7 @@ class Settings:
         reader = _EnvironmentReader(environ)
         settings = cls(
             api_id=reader.number("API_ID", None, 1, 2**31 - 1),
-            api_hash=reader.text("API_HASH", r"[0-9a-fA-F]{32}", "32 hexadecimal digits"),
+            api_hash=reader.text("API_HASH", r"\w+", "the api_hash of your application"),
             bot_tokens=reader.words(
                 "BOT_TOKEN", r"[0-9]+:[\w-]+", "123456:letters, from @BotFather"
             ),

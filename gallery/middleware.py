@@ -10,14 +10,16 @@ from aiohttp import web
 
 from gallery.errors import ApiError
 from gallery.health import health
-from gallery.pages import PAGES, static_file
+from gallery.pages import PAGES, service_worker, static_file
 from gallery.settings import SETTINGS, Settings, is_loopback
 from gallery.sign_in import is_signed_in, sign_in, sign_in_page, sign_out
 
 log = logging.getLogger(__name__)
 
 
-OPEN_TO_ALL: Final = frozenset({sign_in_page, sign_in, sign_out, static_file, health})
+OPEN_TO_ALL: Final = frozenset(
+    {sign_in_page, sign_in, sign_out, static_file, service_worker, health}
+)
 
 
 @web.middleware
@@ -114,6 +116,7 @@ def content_policy(worker_urls: Iterable[str]) -> str:
         [
             "default-src 'none'",
             "script-src 'self'",
+            "worker-src 'self'",
             "style-src 'self'",
             f"img-src 'self' {workers}",
             f"media-src 'self' {workers}",

@@ -67,3 +67,14 @@ async def static_file(request: web.Request) -> web.Response:
     response.headers["Cache-Control"] = lifetime
     response.enable_compression()
     return response
+
+
+async def service_worker(request: web.Request) -> web.Response:
+    """GET /service-worker.js: it may look after the folder it lies in, so it lies at the top."""
+    response = web.Response(
+        body=request.app[PAGES].static["service-worker.js"],
+        content_type="text/javascript",
+        charset="utf-8",
+    )
+    response.headers["Cache-Control"] = "no-cache"
+    return response

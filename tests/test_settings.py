@@ -44,7 +44,7 @@ def test_everything_that_is_wrong_is_reported_at_once() -> None:
     [
         ("API_ID", "abc"),
         ("API_ID", "0"),
-        ("API_HASH", "short"),
+        ("API_HASH", "not a hash"),
         ("BOT_TOKEN", "no-colon"),
         ("BOT_TOKEN", "123:a,,nonsense"),
         ("BOT_TOKEN", "123:a,123:b"),
