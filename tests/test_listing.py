@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -168,3 +169,11 @@ async def test_no_thumbnail_is_404(stage: Stage, viewer: Viewer) -> None:
     post = stage.post_synthetic(1000)
     response = await viewer.get(stage.path(post, "thumbnail"))
     assert response.status == 404
+
+
+async def test_listing_connects_to_where_the_files_are(stage: Stage, viewer: Viewer) -> None:
+    stage.post_synthetic(1000, dc_id=4)
+    await list_page(stage, viewer)
+    async with asyncio.timeout(10):
+        while not stage.telegram.counters.methods["auth.importAuthorization"]:
+            await asyncio.sleep(0.01)
