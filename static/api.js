@@ -1,5 +1,7 @@
 // Talks to the backend: JSON in, one kind of error out.
 
+import { isPassing, parseRetryAfter } from "./trouble.js";
+
 /**
  * One file of a channel, as `/api/files` describes it.
  * @typedef {object} MediaFile
@@ -37,7 +39,7 @@ export class ApiError extends Error {
 
   /** Whether asking again later can help. */
   get isPassing() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return isPassing(this.status);
   }
 }
 
@@ -46,7 +48,7 @@ export class ApiError extends Error {
  * @param {Response} response
  */
 export async function errorFrom(response) {
-  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  const retryAfter = parseRetryAfter(response.headers.get("Retry-After"));
   const body = await response.json().catch(() => null);
   const { code = "unknown", message = `The server answered ${response.status}.` } =
     body?.error ?? {};
@@ -58,6 +60,15 @@ export async function errorFrom(response) {
  * @param {AbortSignal} [signal]
  */
 async function getJson(path, signal) {
+  return (await getAnswer(path, signal)).body;
+}
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{body: any, date: number}>} the date in Unix seconds
+ */
+async function getAnswer(path, signal) {
   let response;
   try {
     response = await fetch(path, { signal, headers: { Accept: "application/json" } });
@@ -74,7 +85,8 @@ async function getJson(path, signal) {
   if (!response.ok) {
     throw await errorFrom(response);
   }
-  return response.json();
+  const date = Date.parse(response.headers.get("Date") ?? "") || Date.now();
+  return { body: await response.json(), date: date / 1000 };
 }
 
 /**
@@ -100,10 +112,12 @@ export function getFile(id) {
  * A URL that plays for an hour. `attempt` counts the failed ones, so that another worker gets a turn.
  * @param {string} id
  * @param {number} attempt
- * @returns {Promise<{url: string, via: string, expires_at: number}>}
+ * @returns {Promise<{url: string, via: string, lifetime: number}>} the lifetime in seconds
  */
-export function signUrl(id, attempt = 0) {
-  return getJson(`/api/files/${id}/url?attempt=${attempt}`);
+export async function signUrl(id, attempt = 0) {
+  const { body, date } = await getAnswer(`/api/files/${id}/url?attempt=${attempt}`);
+  // By the server's clock at both ends: this machine's may be wrong.
+  return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
 }
 
 /**

@@ -2,6 +2,7 @@
 
 import { ApiError, listFiles } from "./api.js";
 import { Grid } from "./grid.js";
+import { startGuard } from "./guard.js";
 import { element } from "./page.js";
 import { Viewer } from "./viewer.js";
 
@@ -320,6 +321,7 @@ new IntersectionObserver(
   { rootMargin: AHEAD },
 ).observe(element("more", HTMLElement));
 
+startGuard();
 const start = readAddress();
 queryInput.value = start.query;
 chooseKind(start.kind);

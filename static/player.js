@@ -1,44 +1,84 @@
-// Keeps one <video> or <audio> playing: fetches a URL, and a fresh one when the old one fails.
+// Keeps one film or piece of music playing: fetches a URL, a fresh one in time where no service
+// worker does that, and goes on where it was after whatever happened.
 
 import { ApiError, errorFrom } from "./api.js";
+import { canChangeOver, changeOver } from "./change-over.js";
+import { isGuarded, listenToGuard } from "./guard.js";
+import { delayAfter, describeTrouble } from "./trouble.js";
+
+/** @typedef {import("./change-over.js").Wish} Wish */
+/** @typedef {import("./trouble.js").Trouble} Trouble */
 
 const SHOW_AFTER_MS = 300; // shorter waits are not worth a word
-const FIRST_DELAY_MS = 400;
-const LONGEST_DELAY_MS = 4_000;
-const ATTEMPTS_MAX = 100; // with the delays above between six and seven minutes
+const ATTEMPTS_MAX = 100; // with the delays of trouble.js between six and seven minutes
 const LOAD_PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
 const STALL_PATIENCE_MS = 15_000; // Chromium mends a cut connection by itself in a second or two
+const GUARDED_PATIENCE_MS = 40_000; // the service worker mends what it can before that
+const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its life if that is less
 
 /**
  * What the viewer shows: a word while it works, a sentence when it has given up.
  * @typedef {object} PlayerView
  * @property {(text: string | null) => void} showStatus
  * @property {(text: string | null) => void} showProblem
+ * @property {(media: HTMLMediaElement) => void} adopt another element has taken the old one's place
+ * @property {(bytes: number) => void} countBytes
  */
 
+/** @typedef {{url: string, via: string, lifetime: number}} SignedUrl */
+
 export class Player {
+  #media;
+  #sign;
+  #view;
   /** Where the film was and whether it ran, as the person wants it, not as a broken element says. */
-  #wanted = { position: 0, playing: false, speed: 1 };
+  /** @type {Wish} */
+  #wish = { position: 0, playing: false, speed: 1, volume: 1, muted: false };
   #isRecovering = false;
+  #isRenewing = false;
+  #hasShown = false;
   #closing = new AbortController();
+  #listening = new AbortController();
+  /** @type {Trouble | null} */
+  #trouble = null;
   #statusTimer = 0;
   #stallTimer = 0;
+  #renewTimer = 0;
+  /** How the bytes come, as the backend says. */
+  via = "";
 
   /**
    * @param {HTMLMediaElement} media
-   * @param {(attempt: number) => Promise<{url: string}>} sign
+   * @param {string} file as `fileId` makes it
+   * @param {(attempt: number) => Promise<SignedUrl>} sign
    * @param {PlayerView} view
    */
-  constructor(media, sign, view) {
-    this.media = media;
-    this.sign = sign;
-    this.view = view;
+  constructor(media, file, sign, view) {
+    this.#media = media;
+    this.#sign = sign;
+    this.#view = view;
     this.#listen();
+    listenToGuard(
+      file,
+      {
+        onTrouble: (trouble) => this.#onTrouble(trouble),
+        onBytes: (bytes) => this.#view.countBytes(bytes),
+      },
+      this.#closing.signal,
+    );
   }
 
-  /** Load the film and play it, if the browser lets a page do so without a click. */
-  async open() {
-    this.#wanted.playing = true;
+  /** The element that plays now. */
+  get media() {
+    return this.#media;
+  }
+
+  /**
+   * Load the film and play it, if the browser lets a page do so without a click.
+   * @param {Partial<Wish>} [wish]
+   */
+  async open(wish = {}) {
+    Object.assign(this.#wish, { playing: true }, wish);
     await this.#recover("Loading…", { reloadAtOnce: true });
   }
 
@@ -50,15 +90,19 @@ export class Player {
   /** Stop, and let go of the connection: without `load` the browser goes on fetching. */
   close() {
     this.#closing.abort();
+    this.#listening.abort();
     this.#showStatus(null);
     clearTimeout(this.#stallTimer);
-    this.media.removeAttribute("src");
-    this.media.load();
+    clearTimeout(this.#renewTimer);
+    this.#media.removeAttribute("src");
+    this.#media.load();
   }
 
   #listen() {
-    const { media } = this;
-    const options = { signal: this.#closing.signal };
+    this.#listening.abort();
+    this.#listening = new AbortController();
+    const media = this.#media;
+    const options = { signal: this.#listening.signal };
     /** @type {(names: string[], action: () => void) => void} */
     const on = (names, action) => {
       for (const name of names) {
@@ -69,6 +113,10 @@ export class Player {
     on(["pause"], () => this.#want({ playing: false }));
     on(["timeupdate", "seeking"], () => this.#want({ position: media.currentTime }));
     on(["ratechange"], () => this.#want({ speed: media.playbackRate }));
+    on(["volumechange"], () => this.#want({ volume: media.volume, muted: media.muted }));
+    on(["loadeddata"], () => {
+      this.#hasShown = true;
+    });
     on(["waiting", "stalled", "seeking"], () => this.#onWaiting());
     on(["playing", "canplay", "seeked", "timeupdate", "pause"], () => this.#onMoving());
     on(["progress"], () => this.#watchForStall());
@@ -77,66 +125,111 @@ export class Player {
 
   /**
    * Remember what the person wants, except while the element is being reloaded and reports nonsense.
-   * @param {Partial<{position: number, playing: boolean, speed: number}>} change
+   * @param {Partial<Wish>} change
    */
   #want(change) {
-    if (!this.#isRecovering && !this.media.error) {
-      Object.assign(this.#wanted, change);
+    if (!this.#isRecovering && !this.#media.error) {
+      Object.assign(this.#wish, change);
     }
   }
 
   get #isStarved() {
-    const { media } = this;
+    const media = this.#media;
     return media.readyState < HTMLMediaElement.HAVE_FUTURE_DATA && !media.ended;
   }
 
+  get #isWaiting() {
+    return this.#isStarved && (!this.#media.paused || this.#media.seeking);
+  }
+
   #onWaiting() {
-    if (!this.#isRecovering && this.#isStarved && !(this.media.paused && !this.media.seeking)) {
-      this.#showStatus("Buffering…");
+    if (!this.#isRecovering && this.#isWaiting) {
+      const trouble = this.#trouble;
+      this.#showStatus(trouble ? describeTrouble(trouble, navigator.onLine) : "Buffering…");
       this.#watchForStall();
     }
   }
 
   #onMoving() {
-    if (!this.#isRecovering && (!this.#isStarved || this.media.paused) && !this.media.seeking) {
+    if (!this.#isRecovering && (!this.#isStarved || this.#media.paused) && !this.#media.seeking) {
       this.#showStatus(null);
       clearTimeout(this.#stallTimer);
     }
   }
 
+  /**
+   * The service worker says why nothing comes; shown if the film has run out of what it had.
+   * @param {Trouble | null} trouble
+   */
+  #onTrouble(trouble) {
+    this.#trouble = trouble;
+    this.#onWaiting();
+  }
+
   /** Bytes that stop coming without an error get a fresh URL too, in time. */
   #watchForStall() {
     clearTimeout(this.#stallTimer);
+    const patience = isGuarded() ? GUARDED_PATIENCE_MS : STALL_PATIENCE_MS;
     this.#stallTimer = window.setTimeout(() => {
-      if (this.#isStarved && (!this.media.paused || this.media.seeking)) {
+      if (this.#isWaiting) {
         void this.#recover("Reconnecting…", { reloadAtOnce: false });
       }
-    }, STALL_PATIENCE_MS);
+    }, patience);
   }
 
   async #onError() {
-    if (this.#isRecovering || !this.media.error) {
+    if (this.#isRecovering || !this.#media.error) {
       return;
     }
-    if (this.media.error.code === MediaError.MEDIA_ERR_DECODE) {
-      this.view.showProblem("This file is damaged here, or in a form this browser cannot play.");
+    if (this.#media.error.code === MediaError.MEDIA_ERR_DECODE) {
+      this.#view.showProblem("This file is damaged here, or in a form this browser cannot play.");
       return;
     }
     await this.#recover("Reconnecting…", { reloadAtOnce: false });
   }
 
+  /** @param {SignedUrl} signed */
+  #renewInTime({ lifetime }) {
+    clearTimeout(this.#renewTimer);
+    const seconds = lifetime - Math.min(RENEW_BEFORE_S, lifetime / 4);
+    this.#renewTimer = window.setTimeout(() => void this.#renew(), seconds * 1000);
+  }
+
+  /** Move to a fresh URL while the film runs on, where no service worker renews unseen. */
+  async #renew() {
+    if (isGuarded() || !canChangeOver(this.#media) || !this.#hasShown) {
+      return; // the guard mends it, or `error` leads to `#recover`
+    }
+    this.#isRenewing = true;
+    try {
+      const signed = await this.#sign(0);
+      if (!this.#isRecovering && !this.#closing.signal.aborted) {
+        await this.#changeOver(signed.url);
+        this.#renewInTime(signed);
+      }
+    } catch (error) {
+      if (!(error instanceof ApiError)) {
+        throw error;
+      }
+      // The gallery does not answer now. The film plays on, and asks again when it has to.
+    } finally {
+      this.#isRenewing = false;
+    }
+    await this.#onError(); // of the old one, had it failed meanwhile
+  }
+
   /**
-   * Fetch URLs until one plays. The one place that sets `src`.
+   * Fetch URLs until one plays. Here and in `#renew` are the only places that change the URL.
    * @param {string} status
    * @param {{reloadAtOnce: boolean}} how whether to load unasked: asking first tells why it fails
    */
   async #recover(status, { reloadAtOnce }) {
-    if (this.#isRecovering) {
+    if (this.#isRecovering || this.#isRenewing) {
       return;
     }
     this.#isRecovering = true;
     clearTimeout(this.#stallTimer);
-    this.view.showProblem(null);
+    this.#view.showProblem(null);
     this.#showStatus(status);
     const { signal } = this.#closing;
     try {
@@ -146,16 +239,16 @@ export class Player {
           break;
         }
         if (!problem.isPassing || attempt >= ATTEMPTS_MAX) {
-          this.view.showProblem(problem.message);
+          this.#view.showProblem(problem.message);
           break;
         }
-        this.#showStatus(describe(problem));
+        this.#showStatus(describeTrouble(problem, navigator.onLine));
         await pause(delayAfter(attempt, problem.retryAfter), signal);
       }
     } finally {
       this.#isRecovering = false;
       this.#showStatus(null);
-      if (!signal.aborted && this.#isStarved && this.#wanted.playing) {
+      if (!signal.aborted && this.#wish.playing) {
         this.#onWaiting();
       }
     }
@@ -169,11 +262,13 @@ export class Player {
    */
   async #try(attempt, reloadAtOnce) {
     try {
-      const { url } = await this.sign(attempt);
+      const signed = await this.#sign(attempt);
       if (!reloadAtOnce) {
-        await probe(url, this.#closing.signal);
+        await probe(signed.url, this.#closing.signal);
       }
-      if (await this.#load(url)) {
+      if (await this.#load(signed.url)) {
+        this.via = signed.via;
+        this.#renewInTime(signed);
         return null;
       }
       if (reloadAtOnce) {
@@ -196,8 +291,11 @@ export class Player {
    * @returns {Promise<boolean>} whether the browser took it
    */
   async #load(url) {
-    const { media } = this;
-    const { position, playing, speed } = this.#wanted;
+    if (this.#hasShown && canChangeOver(this.#media)) {
+      return this.#changeOver(url);
+    }
+    const media = this.#media;
+    const { position, playing, speed, volume, muted } = this.#wish;
     media.src = url;
     media.load();
     const outcome = await firstOf(media, ["loadedmetadata", "error"], this.#closing.signal);
@@ -205,6 +303,8 @@ export class Player {
       return outcome === "closed";
     }
     media.playbackRate = speed;
+    media.volume = volume;
+    media.muted = muted;
     if (position > 0) {
       media.currentTime = position;
     }
@@ -215,14 +315,33 @@ export class Player {
     return true;
   }
 
+  /**
+   * Put a twin of the element in its place: the picture stays until the next one is there.
+   * @param {string} url
+   * @returns {Promise<boolean>} whether that was possible
+   */
+  async #changeOver(url) {
+    const old = this.#media;
+    const twin = await changeOver(old, url, this.#wish, this.#closing.signal, () =>
+      this.#listening.abort(),
+    );
+    if (!twin) {
+      return this.#closing.signal.aborted;
+    }
+    this.#media = twin;
+    this.#listen();
+    this.#view.adopt(twin);
+    return true;
+  }
+
   /** @param {string | null} text */
   #showStatus(text) {
     clearTimeout(this.#statusTimer);
     if (text === null) {
-      this.view.showStatus(null);
+      this.#view.showStatus(null);
       return;
     }
-    this.#statusTimer = window.setTimeout(() => this.view.showStatus(text), SHOW_AFTER_MS);
+    this.#statusTimer = window.setTimeout(() => this.#view.showStatus(text), SHOW_AFTER_MS);
   }
 }
 
@@ -239,26 +358,6 @@ async function probe(url, signal) {
     throw error.status === 401 ? new ApiError(error.code, error.message) : error;
   }
   await response.body?.cancel();
-}
-
-/** @param {ApiError} problem */
-function describe({ code, retryAfter }) {
-  if (retryAfter > 5) {
-    return `Telegram asks to wait ${Math.ceil(retryAfter)} s…`;
-  }
-  if (code === "offline" && !navigator.onLine) {
-    return "No connection. The film goes on when it is back…";
-  }
-  return "Reconnecting…";
-}
-
-/**
- * @param {number} attempt
- * @param {number} retryAfter
- */
-export function delayAfter(attempt, retryAfter) {
-  const backOff = Math.min(FIRST_DELAY_MS * 2 ** attempt, LONGEST_DELAY_MS);
-  return Math.max(retryAfter * 1000, backOff * (0.75 + Math.random() / 2));
 }
 
 /**

@@ -137,9 +137,12 @@ export class Viewer {
     media.preload = "metadata";
     media.crossOrigin = "anonymous";
     media.setAttribute("aria-label", formatTitle(file));
-    this.#player = new Player(media, (attempt) => signUrl(fileId(file), attempt), {
+    const id = fileId(file);
+    this.#player = new Player(media, id, (attempt) => signUrl(id, attempt), {
       showStatus: (text) => this.#showStatus(text),
       showProblem: (text) => this.#showProblem(text),
+      adopt: () => {},
+      countBytes: () => {},
     });
     media.focus();
     void this.#player.open();

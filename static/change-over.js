@@ -1,0 +1,162 @@
+// Changes a playing element's URL without a visible gap: a twin is started on the new one, hidden,
+// a little ahead of the old one, and takes its place when the old one has caught up with it.
+
+const LEADS_S = [0.7, 1.5, 4]; // how far ahead the twin waits; further when it was not ready in time
+const START_UP_S = 0.04; // what an element takes from `play` to the first new picture
+const TOO_FAR_S = 0.15; // a jump that somebody would notice
+const PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
+const LOOK_EVERY_MS = 15;
+
+/**
+ * What the person wants of the film, whatever state its element is in.
+ * @typedef {object} Wish
+ * @property {number} position in seconds
+ * @property {boolean} playing
+ * @property {number} speed
+ * @property {number} volume
+ * @property {boolean} muted
+ */
+
+/**
+ * Whether a twin would do: picture-in-picture, and full screen of the element itself, belong to one
+ * element and would end with it.
+ * @param {HTMLMediaElement} media
+ */
+export function canChangeOver(media) {
+  const isTaken = [document.pictureInPictureElement, document.fullscreenElement].includes(media);
+  return media.isConnected && !isTaken;
+}
+
+/**
+ * Start a twin on `url` and put it in the place of `old`.
+ * @param {HTMLMediaElement} old playing, paused or broken
+ * @param {string} url
+ * @param {Wish} wish
+ * @param {AbortSignal} signal
+ * @param {() => void} onTurn called before the old one is stopped: what it says from now on is void
+ * @returns {Promise<HTMLMediaElement | null>} the twin; null, and nothing changed, when it failed
+ */
+export async function changeOver(old, url, wish, signal, onTurn) {
+  const twin = makeTwin(old, wish);
+  old.after(twin);
+  try {
+    twin.src = url;
+    await until(twin, ["loadedmetadata"], () => twin.readyState > 0, signal);
+    await meet(old, twin, wish, signal);
+    if (wish.playing) {
+      await twin.play();
+    }
+  } catch {
+    discard(twin);
+    return null; // whoever asked knows more about why, and what to do
+  }
+  onTurn();
+  copyTracks(old, twin);
+  const hadFocus = document.activeElement === old;
+  old.muted = true;
+  twin.muted = wish.muted;
+  twin.controls = true;
+  twin.classList.remove("is-waiting");
+  if (hadFocus) {
+    twin.focus({ preventScroll: true });
+  }
+  discard(old);
+  return twin;
+}
+
+/**
+ * @param {HTMLMediaElement} old
+ * @param {Wish} wish
+ */
+function makeTwin(old, wish) {
+  const twin = /** @type {HTMLMediaElement} */ (old.cloneNode(true));
+  twin.removeAttribute("src");
+  twin.removeAttribute("poster");
+  twin.classList.add("is-waiting");
+  twin.controls = false;
+  twin.preload = "auto";
+  twin.muted = true;
+  twin.volume = wish.volume;
+  twin.defaultPlaybackRate = wish.speed;
+  twin.playbackRate = wish.speed;
+  return twin;
+}
+
+/**
+ * Bring the twin to where the old one is, at the moment it is there.
+ * @param {HTMLMediaElement} old
+ * @param {HTMLMediaElement} twin
+ * @param {Wish} wish
+ * @param {AbortSignal} signal
+ */
+async function meet(old, twin, wish, signal) {
+  const isRunning = () => wish.playing && !old.error && !old.paused && old.readyState >= 3;
+  for (const lead of LEADS_S) {
+    const isMoving = isRunning();
+    const from = isMoving ? old.currentTime + lead * wish.speed : wish.position;
+    const goal = Math.min(from, Math.max(0, twin.duration - 0.05));
+    twin.currentTime = goal;
+    await until(
+      twin,
+      ["seeked", "canplay"],
+      () => !twin.seeking && (twin.readyState >= 3 || (!wish.playing && twin.readyState >= 2)),
+      signal,
+    );
+    // The old one may stop on the way, for want of bytes: then there is nothing to wait for.
+    while (isRunning() && old.currentTime < goal - START_UP_S * wish.speed && !signal.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    }
+    // Somebody may have moved it meanwhile, or stopped it, or the twin was not ready in time.
+    if (old.error || Math.abs(old.currentTime - goal) <= TOO_FAR_S) {
+      return;
+    }
+  }
+}
+
+/**
+ * The language somebody chose is chosen again; the tracks come in the same order.
+ * @param {HTMLMediaElement} old
+ * @param {HTMLMediaElement} twin
+ */
+function copyTracks(old, twin) {
+  for (const [index, track] of [...old.textTracks].entries()) {
+    const same = twin.textTracks[index];
+    if (same) {
+      same.mode = track.mode;
+    }
+  }
+}
+
+/**
+ * Stop an element, and let go of its connection: without `load` the browser goes on fetching.
+ * @param {HTMLMediaElement} media
+ */
+function discard(media) {
+  media.pause();
+  media.removeAttribute("src");
+  media.load();
+  media.remove();
+}
+
+/**
+ * Wait for one of these events until the condition holds.
+ * @param {HTMLMediaElement} media
+ * @param {string[]} names
+ * @param {() => boolean} condition
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>} rejected when the element fails, when it takes too long or is called off
+ */
+function until(media, names, condition, signal) {
+  const done = new AbortController();
+  return new Promise((resolve, reject) => {
+    const look = () => condition() && resolve(undefined);
+    const timer = setTimeout(() => reject(new Error("late")), PATIENCE_MS);
+    done.signal.addEventListener("abort", () => clearTimeout(timer));
+    for (const name of names) {
+      media.addEventListener(name, look, { signal: done.signal });
+    }
+    media.addEventListener("error", () => reject(media.error), { signal: done.signal });
+    signal.addEventListener("abort", () => reject(signal.reason), { signal: done.signal });
+    look();
+  }).finally(() => done.abort());
+}
