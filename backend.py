@@ -38,7 +38,10 @@ from gallery.middleware import (
 )
 from gallery.pages import PAGES, Pages, gallery_page, service_worker, static_file
 from gallery.settings import SETTINGS, Settings, SettingsError
+from gallery.share_api import share_api_routes
+from gallery.share_store import SHARES, ShareStore
 from gallery.sign_in import GATE, SignInGate, sign_in, sign_in_page, sign_out
+from gallery.visitors import EMBED_POLICY, visitor_routes
 from gallery.worker_client import LISTING_TIMEOUT, WorkerClient
 
 log = logging.getLogger("backend")
@@ -56,8 +59,9 @@ def create_app(settings: Settings) -> web.Application:
     app[GATE] = SignInGate()
     app[PAGES] = Pages(FOLDER)
     app[CONTENT_POLICY] = content_policy(settings.worker_urls)
+    app[EMBED_POLICY] = content_policy(settings.worker_urls, settings.frame_ancestors)
     app[STARTED] = time.monotonic()
-    app.cleanup_ctx.append(catalogue_lifespan)
+    app.cleanup_ctx.extend([catalogue_lifespan, shares_lifespan])
     app.on_response_prepare.append(add_security_headers)
     file = r"/api/files/{chat_id:-?\d{1,20}}/{message_id:[1-9]\d{0,9}}"
     app.add_routes(
@@ -72,6 +76,8 @@ def create_app(settings: Settings) -> web.Application:
             web.get("/static/{path:.+}", static_file),
             web.get("/service-worker.js", service_worker),
             web.get("/health", health),
+            *share_api_routes(),
+            *visitor_routes(),
         ]
     )
     return app
@@ -86,6 +92,14 @@ async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
         catalogue.start_refresh()
         yield
         await catalogue.close()
+
+
+async def shares_lifespan(app: web.Application) -> AsyncIterator[None]:
+    """The list of shares lives in the index's file, in tables and on a connection of its own."""
+    settings = app[SETTINGS]
+    shares = app[SHARES] = ShareStore(settings.database, on_render=settings.on_render)
+    yield
+    await shares.close()
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Around every request: access log, errors, who may come in, security headers."""
 
 import logging
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -12,13 +13,24 @@ from gallery.errors import ApiError
 from gallery.health import health
 from gallery.pages import PAGES, service_worker, static_file
 from gallery.settings import SETTINGS, Settings, is_loopback
+from gallery.shares import ID_CHARACTERS, SHARE_CHARACTERS
 from gallery.sign_in import is_signed_in, sign_in, sign_in_page, sign_out
+from gallery.visitors import VISITOR_HANDLERS
 
 log = logging.getLogger(__name__)
 
 
-OPEN_TO_ALL: Final = frozenset(
-    {sign_in_page, sign_in, sign_out, static_file, service_worker, health}
+OPEN_TO_ALL: Final = VISITOR_HANDLERS | {
+    sign_in_page,
+    sign_in,
+    sign_out,
+    static_file,
+    service_worker,
+    health,
+}
+# A share link opens its file to whoever reads it: the log has only its beginning, the id.
+_SHARE_IN_PATH: Final = re.compile(
+    rf"([\w-]{{{ID_CHARACTERS}}})[\w-]{{{SHARE_CHARACTERS - ID_CHARACTERS}}}", re.ASCII
 )
 
 
@@ -35,8 +47,12 @@ async def log_request(request: web.Request, handler: Any) -> web.StreamResponse:
         status = redirect.status
         raise
     finally:
-        path, duration_ms = request.rel_url.raw_path, (time.monotonic() - start) * 1000
-        log.info("%s %s -> %d in %.0f ms", request.method, path, status, duration_ms)
+        duration_ms = (time.monotonic() - start) * 1000
+        log.info("%s %s -> %d in %.0f ms", request.method, _path(request), status, duration_ms)
+
+
+def _path(request: web.Request) -> str:
+    return _SHARE_IN_PATH.sub(r"\1…", request.rel_url.raw_path)
 
 
 @web.middleware
@@ -56,7 +72,7 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
         allow = error.headers.get("Allow")
         return _problem_response(request, problem, {"Allow": allow} if allow else {})
     except Exception:
-        log.exception("%s %s failed", request.method, request.rel_url.raw_path)
+        log.exception("%s %s failed", request.method, _path(request))
         problem = ApiError(500, "internal_error", "Something went wrong here; the log says what.")
     return _problem_response(request, problem, {})
 
@@ -108,7 +124,7 @@ async def add_security_headers(request: web.Request, response: web.StreamRespons
     response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
 
 
-def content_policy(worker_urls: Iterable[str]) -> str:
+def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") -> str:
     """The Content-Security-Policy that lets the pages do what they do and nothing more."""
     parts = [urlsplit(url) for url in worker_urls]
     workers = " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))
@@ -123,6 +139,6 @@ def content_policy(worker_urls: Iterable[str]) -> str:
             f"connect-src 'self' {workers}",
             "form-action 'self'",
             "base-uri 'none'",
-            "frame-ancestors 'none'",
+            f"frame-ancestors {frame_ancestors}",
         ]
     )

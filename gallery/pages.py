@@ -28,15 +28,18 @@ class Pages:
         self.version = hashlib.sha256(repr(self.static).encode()).hexdigest()[:12]
 
     def response(
-        self, name: str, title: str, values: Mapping[str, str], status: int = 200
+        self,
+        name: str,
+        title: str,
+        values: Mapping[str, str],
+        status: int = 200,
+        frame: str = "base.html",
     ) -> web.Response:
-        """The page in the frame of base.html. Every value is escaped; only templates are markup."""
+        """The page in its frame. Every value is escaped; only templates are markup."""
         static = f"/static/{self.version}"
-        escaped = {key: escape(value) for key, value in values.items()}
+        escaped = {key: escape(value) for key, value in {**values, "title": title}.items()}
         main = self._templates[name].substitute(escaped, static=static)
-        html = self._templates["base.html"].substitute(
-            title=escape(title), main=main, static=static
-        )
+        html = self._templates[frame].substitute(escaped, main=main, static=static)
         return web.Response(
             text=html,
             status=status,

@@ -1,5 +1,6 @@
 """Settings: every environment variable, read once, all problems reported together."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -10,6 +11,7 @@ from aiohttp import web
 
 JWT_SECRET_MIN_BYTES: Final = 32  # RFC 7518 section 3.2: a key of the same size as the hash output
 PASSWORD_MIN_CHARACTERS: Final = 8  # NIST SP 800-63B section 5.1.1
+_FRAME_SOURCE: Final = re.compile(r"(https?://)?(\*\.)?[A-Za-z0-9.-]+(:([0-9]{1,5}|\*))?")
 
 
 class SettingsError(Exception):
@@ -33,6 +35,9 @@ class Settings:
     public_url: str | None
     host: str
     port: int
+    database: str
+    frame_ancestors: str  # as Content-Security-Policy wants it
+    on_render: bool
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -51,6 +56,9 @@ class Settings:
             public_url=env.optional_url("PUBLIC_URL", env.text("RENDER_EXTERNAL_URL")),
             host=env.host("HOST", open_to_all="GALLERY_PASSWORD" in env),
             port=env.port("PORT", "8080"),
+            database=env.text("DATABASE", ":memory:"),
+            frame_ancestors=env.frame_ancestors("FRAME_ANCESTORS", "*"),
+            on_render="RENDER_EXTERNAL_URL" in env,
         )
         if env.problems:
             raise SettingsError(list(dict.fromkeys(env.problems)))
@@ -123,6 +131,14 @@ class _Environment:
     def optional_url(self, name: str, default: str) -> str | None:
         value = self.text(name, default)
         return self.url(name, value) if value else None
+
+    def frame_ancestors(self, name: str, default: str) -> str:
+        """Sources for CSP's frame-ancestors (CSP 3 section 6.4.2): `*`, `'none'` or sites."""
+        sources = [item.strip() for item in self.text(name, default).split(",")]
+        keywords = ("*", "'none'", "'self'")
+        if not all(item in keywords or _FRAME_SOURCE.fullmatch(item) for item in sources):
+            self.problems.append(f"{name} is not *, 'none', or sites with commas between")
+        return " ".join(sources)
 
     def host(self, name: str, *, open_to_all: bool) -> str:
         """Without a password the gallery is for this machine only, whatever HOST says."""

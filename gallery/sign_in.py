@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -87,7 +88,7 @@ async def sign_in_page(request: web.Request) -> web.Response:
 
 async def sign_in(request: web.Request) -> web.Response:
     """POST /sign-in: the right password gets a cookie, a wrong one the form again."""
-    _refuse_other_sites(request)
+    refuse_other_sites(request)
     password = request.app[SETTINGS].gallery_password
     if password is None:
         raise web.HTTPSeeOther("/")
@@ -113,14 +114,14 @@ async def sign_in(request: web.Request) -> web.Response:
         path="/",
         httponly=True,
         samesite="Lax",
-        secure=request.secure or request.headers.get("X-Forwarded-Proto") == "https",
+        secure=is_https(request),
     )
     raise redirect
 
 
 async def sign_out(request: web.Request) -> web.Response:
     """POST /sign-out"""
-    _refuse_other_sites(request)
+    refuse_other_sites(request)
     redirect = web.HTTPSeeOther("/sign-in")
     redirect.del_cookie(COOKIE, path="/")
     raise redirect
@@ -146,10 +147,27 @@ def _next_path(request: web.Request) -> str:
     return path if is_ours and not path.startswith("//") else "/"
 
 
-def _refuse_other_sites(request: web.Request) -> None:
-    """Forms are sent from our own pages only. Browsers name the sender's site in this header."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        raise ApiError(403, "cross_site", "This form was not sent from this site.")
+def is_https(request: web.Request) -> bool:
+    """Whether the browser came by https, to us or to the host's proxy in front of us."""
+    forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
+    return request.secure or forwarded == "https"
+
+
+def refuse_other_sites(request: web.Request) -> None:
+    """What changes something is asked from our own pages only.
+
+    Browsers name the sender's site in Sec-Fetch-Site, but not to plain http on another machine.
+    There Origin tells; it is `null` for our own forms, because our pages send no referrer.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is None:
+        sender = request.headers.get("Origin", "null").rpartition("://")[2]
+        public_name = urlsplit(request.app[SETTINGS].public_url or "").netloc
+        is_ours = sender in ("null", request.host, public_name or request.host)
+    else:
+        is_ours = site in ("same-origin", "none")
+    if not is_ours:
+        raise ApiError(403, "cross_site", "This was not sent from a page of this site.")
 
 
 def _client_address(request: web.Request) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import jwt
 
 TOKEN_LIFETIME_S: Final = 3600
+RENEWAL_LIFETIME_S: Final = 12 * 3600  # what the worker takes at most; longer than any evening
 SESSION_LIFETIME_S: Final = 30 * 24 * 3600
 # Thumbnail tokens of one quarter of an hour are the same text, so that the browser's cache knows
 # the picture again; the youngest of them is still good for 45 minutes.
@@ -16,6 +17,18 @@ THUMBNAIL_TOKEN_STEP_S: Final = 900
 def file_token(secret: str, chat_id: int, message_id: int, now: float) -> str:
     """A token that opens this one file at the worker for an hour."""
     return _worker_token(secret, now, sub=f"{chat_id}/{message_id}")
+
+
+def visitor_token(secret: str, chat_id: int, message_id: int, now: float, exp: int) -> str:
+    """A token that opens this one file until `exp`, at most an hour from `now`."""
+    claims = {"iss": "backend", "aud": "worker", "sub": f"{chat_id}/{message_id}"}
+    return jwt.encode({**claims, "iat": int(now), "exp": exp}, secret, "HS256")
+
+
+def renewal_grant(secret: str, chat_id: int, message_id: int, exp: int) -> str:
+    """What the worker turns into fresh tokens for this one file until `exp`; opens no bytes."""
+    claims = {"iss": "backend", "aud": "renewal", "sub": f"{chat_id}/{message_id}"}
+    return jwt.encode({**claims, "exp": exp}, secret, "HS256")
 
 
 def listing_token(secret: str, chat_id: int, now: float) -> str:

@@ -1,0 +1,199 @@
+"""Share store: the owner's list of shares and what was revoked, in SQLite.
+
+A share needs no row to work; a revoked one needs its row to stay revoked. All calls run in one
+thread of their own, on a connection of their own, so the event loop never waits for a disk.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from aiohttp import web
+
+from gallery.errors import ApiError
+from gallery.shares import Share
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+SHARES_MAX: Final = 10_000  # rows, some 200 bytes each
+KEPT_AFTER_END_S: Final = 30 * 24 * 3600  # how long the owner's list still shows an ended share
+BUSY_TIMEOUT_S: Final = 5.0
+MEMORY: Final = ":memory:"
+# What a container's own layers and a machine's memory are called in /proc/mounts: gone with the
+# next deploy or restart. A disk that was mounted on purpose is none of these.
+PASSING_FILE_SYSTEMS: Final = frozenset({"overlay", "aufs", "tmpfs", "ramfs"})
+
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS share_links (
+    id TEXT PRIMARY KEY,
+    chat_id INTEGER,     -- NULL: revoked by its id alone, its file unknown
+    message_id INTEGER,
+    name TEXT NOT NULL DEFAULT '',
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,  -- NULL: never
+    revoked_at INTEGER
+) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True)
+class ListedShare:
+    """A share as its owner sees it."""
+
+    share: Share
+    name: str
+    created_at: int
+    revoked: bool
+
+
+class ShareStore:
+    """Opens its database when first needed, and again after trouble with it."""
+
+    def __init__(self, database: str, *, on_render: bool) -> None:
+        self._database = database
+        self._on_render = on_render
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shares")
+        self._connection: sqlite3.Connection | None = None
+
+    async def add(self, share: Share, name: str, now: float) -> None:
+        """Put a new share into the owner's list; raise ApiError when the list is full."""
+
+        def insert(connection: sqlite3.Connection) -> None:
+            _make_room(connection, now)
+            connection.execute(
+                "INSERT INTO share_links VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                (share.id, share.chat_id, share.message_id, name, int(now), share.expires_at),
+            )
+
+        await self._run(insert)
+
+    async def listed(self) -> list[ListedShare]:
+        """All shares we remember, newest first."""
+
+        def select(connection: sqlite3.Connection) -> list[ListedShare]:
+            rows = connection.execute(
+                "SELECT id, chat_id, message_id, expires_at, name, created_at, revoked_at"
+                " FROM share_links WHERE chat_id IS NOT NULL ORDER BY created_at DESC, id"
+            )
+            return [
+                ListedShare(Share(*row[:4]), row[4], row[5], row[6] is not None) for row in rows
+            ]
+
+        return await self._run(select)
+
+    async def revoke(self, share_id: str, now: float) -> None:
+        """End a share for good, also one that this database has never seen."""
+
+        def upsert(connection: sqlite3.Connection) -> None:
+            revoked = connection.execute(
+                "UPDATE share_links SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?",
+                (int(now), share_id),
+            )
+            if not revoked.rowcount:
+                _make_room(connection, now)
+                connection.execute(
+                    "INSERT INTO share_links (id, created_at, revoked_at) VALUES (?, ?, ?)",
+                    (share_id, int(now), int(now)),
+                )
+
+        await self._run(upsert)
+
+    async def is_revoked(self, share_id: str) -> bool:
+        def select(connection: sqlite3.Connection) -> bool:
+            found = connection.execute(
+                "SELECT 1 FROM share_links WHERE id = ? AND revoked_at IS NOT NULL", (share_id,)
+            )
+            return found.fetchone() is not None
+
+        return await self._run(select)
+
+    async def is_durable(self) -> bool:
+        """Whether what is revoked stays so after a restart or a deploy."""
+        return await self._in_thread(lambda: is_durable(self._database, on_render=self._on_render))
+
+    async def close(self) -> None:
+        await self._in_thread(self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do this in one transaction. When the database cannot answer nobody is let through."""
+
+        def transaction() -> Result:
+            try:
+                connection = self._connected()
+                with connection:
+                    return action(connection)
+            except (sqlite3.Error, OSError):
+                self._disconnect()
+                raise
+
+        try:
+            return await self._in_thread(transaction)
+        except (sqlite3.Error, OSError) as error:
+            log.error("shares: the database fails: %s", type(error).__name__)
+            raise ApiError(
+                503, "shares_unavailable", "Shared links cannot be checked now.", retry_after_s=5
+            ) from None
+
+    async def _in_thread(self, action: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            if self._database != MEMORY:
+                Path(self._database).parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self._database, timeout=BUSY_TIMEOUT_S)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute(_TABLE)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with closing(self._connection):
+                self._connection = None
+
+
+def _make_room(connection: sqlite3.Connection, now: float) -> None:
+    """Forget what ended long ago; refuse when there is no room even so."""
+    long_ago = int(now) - KEPT_AFTER_END_S
+    connection.execute("DELETE FROM share_links WHERE expires_at < ?", (long_ago,))
+    (count,) = connection.execute("SELECT count(*) FROM share_links").fetchone()
+    if count >= SHARES_MAX:
+        raise ApiError(409, "too_many_shares", f"There are {SHARES_MAX} shared links already.")
+
+
+def is_durable(database: str, *, on_render: bool, mounts: Path = Path("/proc/mounts")) -> bool:
+    """Whether a database at this path outlives restarts and deploys, as far as one can tell.
+
+    Not in memory, and not on the throw-away file system of a container. On Render only a mounted
+    disk is kept (https://render.com/docs/disks), whatever the root file system calls itself.
+    """
+    if database == MEMORY:
+        return False
+    folder = Path(database).resolve().parent
+    below_root = [path for path in (folder, *folder.parents) if path != path.parent]
+    if on_render and not any(path.is_mount() for path in below_root):
+        return False
+    return _file_system(folder, mounts) not in PASSING_FILE_SYSTEMS
+
+
+def _file_system(folder: Path, mounts: Path) -> str:
+    """The type of the file system that holds a folder, as proc(5) names it; "" where unknown."""
+    if not mounts.exists():
+        return ""
+    lines = (line.split() for line in mounts.read_text("utf-8", "replace").splitlines())
+    points = [(Path(fields[1]), fields[2]) for fields in lines if len(fields) > 2]
+    # The deepest mount point counts, and of two at the same place the later: it hides the other.
+    holding = [entry for entry in reversed(points) if folder.is_relative_to(entry[0])]
+    return max(holding, key=lambda entry: len(entry[0].parts), default=(folder, ""))[1]
+
+
+SHARES: Final = web.AppKey("SHARES", ShareStore)

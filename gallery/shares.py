@@ -1,0 +1,106 @@
+"""Shares: links that open one file to whoever holds them, signed so that no database is needed.
+
+A share is 42 bytes in URL-safe base64, 56 characters: a random id (9 bytes, so that the first 12
+characters are the id), the chat (8), the message (4), the end in Unix seconds (4, zero for never)
+and an HMAC-SHA256 of all that, cut to 136 bits (RFC 2104 section 5 asks for 80 and half the hash).
+A JWT of the same claims would be 300 characters long, and people paste these.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import struct
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+DEFAULT_LIFETIME_S: Final = 7 * 24 * 3600
+LIFETIME_MIN_S: Final = 60
+LIFETIME_MAX_S: Final = 10 * 365 * 24 * 3600  # beyond that say "never"; the end must fit 32 bits
+ID_CHARACTERS: Final = 12
+SHARE_CHARACTERS: Final = 56
+
+_BODY: Final = struct.Struct(">9sqII")
+_TAG_BYTES: Final = 17
+_FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{SHARE_CHARACTERS}}}", re.ASCII)
+# The secret signs JWTs too. A key of their own keeps shares from ever passing for one, and back.
+_KEY_PURPOSE: Final = b"rangegram share link, version 1"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a share link says: which file, and until when (None: until it is revoked)."""
+
+    id: str
+    chat_id: int
+    message_id: int
+    expires_at: int | None
+
+    def has_ended(self, now: float) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+@dataclass(frozen=True)
+class Links:
+    """Every address of one share, below the gallery's own."""
+
+    base: str
+    share: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.base}/v/{self.share}"
+
+    @property
+    def poster_url(self) -> str:
+        return f"{self.url}/poster"
+
+    @property
+    def embed_url(self) -> str:
+        return f"{self.base}/embed/{self.share}"
+
+    @property
+    def m3u_url(self) -> str:
+        return f"{self.base}/m3u/{self.share}"
+
+
+def embed_code(links: Links, title: str, width: int, height: int) -> str:
+    """HTML that people paste into pages of their own."""
+    return (
+        f'<iframe src="{escape(links.embed_url)}" title="{escape(title)}"'
+        f' width="{width}" height="{height}" style="border:0" loading="lazy"'
+        ' allow="autoplay; fullscreen; picture-in-picture" allowfullscreen></iframe>'
+    )
+
+
+def new_share(chat_id: int, message_id: int, lifetime_s: int | None, now: float) -> Share:
+    """A share of this file with an id of its own."""
+    share_id = secrets.token_urlsafe(9)
+    expires_at = None if lifetime_s is None else int(now) + lifetime_s
+    return Share(share_id, chat_id, message_id, expires_at)
+
+
+def write_share(secret: str, share: Share) -> str:
+    """The share as it stands in a URL; the same share is always the same text."""
+    identity = base64.urlsafe_b64decode(share.id)
+    body = _BODY.pack(identity, share.chat_id, share.message_id, share.expires_at or 0)
+    return base64.urlsafe_b64encode(body + _tag(secret, body)).decode()
+
+
+def read_share(secret: str, text: str) -> Share | None:
+    """The share this text stands for, whether ended or not; None if we never signed it."""
+    if not _FORM.fullmatch(text):
+        return None
+    raw = base64.urlsafe_b64decode(text)
+    body, tag = raw[: _BODY.size], raw[_BODY.size :]
+    if not hmac.compare_digest(tag, _tag(secret, body)):
+        return None
+    _, chat_id, message_id, expires_at = _BODY.unpack(body)
+    return Share(text[:ID_CHARACTERS], chat_id, message_id, expires_at or None)
+
+
+def _tag(secret: str, body: bytes) -> bytes:
+    key = hmac.digest(secret.encode(), _KEY_PURPOSE, hashlib.sha256)
+    return hmac.digest(key, body, hashlib.sha256)[:_TAG_BYTES]

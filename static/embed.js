@@ -1,0 +1,261 @@
+// The player in a frame: keys, and a film that goes on by itself when its address has run out.
+
+import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
+
+/** @typedef {import("./trouble.js").Trouble} Trouble */
+
+const SHOW_AFTER_MS = 300; // shorter waits are not worth a word
+const STALL_PATIENCE_MS = 15_000; // a browser mends a cut connection by itself in a second or two
+const LOAD_PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
+const ATTEMPTS_MAX = 100; // with the delays of trouble.js between six and seven minutes
+const SKIP_S = 5;
+const LONG_SKIP_S = 10;
+const VOLUME_STEP = 0.1;
+
+const NOT_PLAYABLE = "This browser cannot play this kind of film.";
+const UNREACHABLE = "The film cannot be reached.";
+
+const stage = /** @type {HTMLElement} */ (document.getElementById("stage"));
+const film = /** @type {HTMLVideoElement} */ (document.getElementById("film"));
+const statusLine = /** @type {HTMLElement} */ (document.getElementById("status"));
+const problem = /** @type {HTMLElement} */ (document.getElementById("problem"));
+const problemText = /** @type {HTMLElement} */ (document.getElementById("problem-text"));
+const retry = /** @type {HTMLElement} */ (document.getElementById("retry"));
+const share = location.pathname.split("/").pop();
+const options = new URLSearchParams(location.search);
+
+/** Where the film was and whether it ran, as the person wants it, not as a broken element says. */
+const wanted = {
+  position: Number(options.get("t")) || 0,
+  playing: options.get("autoplay") === "1",
+};
+let isRecovering = false;
+let statusTimer = 0;
+let stallTimer = 0;
+
+/** @param {string | null} text */
+function showStatus(text) {
+  clearTimeout(statusTimer);
+  if (text === null) {
+    statusLine.hidden = true;
+    return;
+  }
+  statusTimer = window.setTimeout(() => {
+    statusLine.textContent = text;
+    statusLine.hidden = false;
+  }, SHOW_AFTER_MS);
+}
+
+/** @param {string | null} text */
+function showProblem(text) {
+  problem.hidden = text === null;
+  problemText.textContent = text;
+}
+
+/** @param {Partial<typeof wanted>} change */
+function want(change) {
+  if (!isRecovering && !film.error) {
+    Object.assign(wanted, change);
+  }
+}
+
+function isStarved() {
+  const wants = !film.paused || film.seeking;
+  return wants && !film.ended && film.readyState < HTMLMediaElement.HAVE_FUTURE_DATA;
+}
+
+function watch() {
+  if (isRecovering || !isStarved()) {
+    return;
+  }
+  showStatus("Buffering…");
+  clearTimeout(stallTimer);
+  stallTimer = window.setTimeout(() => isStarved() && void recover(), STALL_PATIENCE_MS);
+}
+
+function calm() {
+  if (!isRecovering && !isStarved()) {
+    clearTimeout(stallTimer);
+    showStatus(null);
+  }
+}
+
+/** Fetch fresh addresses until one plays, or until there is no hope. */
+async function recover() {
+  if (isRecovering) {
+    return;
+  }
+  isRecovering = true;
+  clearTimeout(stallTimer);
+  showProblem(null);
+  showStatus("Reconnecting…");
+  for (let attempt = 0; ; attempt += 1) {
+    const outcome = await tryOnce(attempt);
+    if (outcome === null) {
+      break;
+    }
+    if (!outcome.trouble || attempt >= ATTEMPTS_MAX) {
+      showProblem(outcome.message);
+      break;
+    }
+    showStatus(describeTrouble(outcome.trouble, navigator.onLine));
+    await pause(delayAfter(attempt, outcome.trouble.retryAfter));
+  }
+  isRecovering = false;
+  showStatus(null);
+  watch();
+}
+
+/**
+ * One attempt: a fresh address, a byte of it (an element does not say why it failed), the film.
+ * @param {number} attempt
+ * @returns {Promise<{message: string, trouble: Trouble | null} | null>} null when it plays
+ */
+async function tryOnce(attempt) {
+  try {
+    const signed = await fetch(`/api/share/${share}/url?attempt=${attempt}`);
+    if (!signed.ok) {
+      return await refusal(signed);
+    }
+    const { url } = await signed.json();
+    const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store" });
+    if (!byte.ok) {
+      return await refusal(byte);
+    }
+    await byte.body?.cancel();
+    return (await load(url)) ? null : { message: NOT_PLAYABLE, trouble: null };
+  } catch {
+    return { message: UNREACHABLE, trouble: { code: "offline", status: 0, retryAfter: 0 } };
+  }
+}
+
+/** @param {Response} answer */
+async function refusal(answer) {
+  const body = await answer.json().catch(() => null);
+  const { code = "unknown", message = UNREACHABLE } = body?.error ?? {};
+  const retryAfter = parseRetryAfter(answer.headers.get("Retry-After"));
+  const trouble = { code, status: answer.status, retryAfter };
+  return { message, trouble: isPassing(answer.status) ? trouble : null };
+}
+
+/**
+ * Put the film back to where it was.
+ * @param {string} url
+ * @returns {Promise<boolean>} whether the browser took it
+ */
+async function load(url) {
+  const { position, playing } = wanted;
+  const speed = film.playbackRate;
+  film.src = url;
+  if (!(await hasMetadata())) {
+    return false;
+  }
+  film.playbackRate = speed;
+  film.currentTime = position;
+  if (playing) {
+    play();
+  }
+  return true;
+}
+
+/** @returns {Promise<boolean>} */
+function hasMetadata() {
+  const done = new AbortController();
+  /** @type {Promise<boolean>} */
+  const outcome = new Promise((resolve) => {
+    film.addEventListener("loadedmetadata", () => resolve(true), { signal: done.signal });
+    film.addEventListener("error", () => resolve(false), { signal: done.signal });
+    setTimeout(() => resolve(false), LOAD_PATIENCE_MS);
+  });
+  return outcome.finally(() => done.abort());
+}
+
+/** A frame may be forbidden to play with sound unasked. Then the film waits for a click. */
+function play() {
+  film.play().catch(() => want({ playing: false }));
+}
+
+/** @param {number} milliseconds */
+function pause(milliseconds) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+    window.addEventListener("online", resolve, { once: true });
+  });
+}
+
+/** @param {number} seconds */
+function skip(seconds) {
+  film.currentTime = Math.min(Math.max(0, film.currentTime + seconds), film.duration || 0);
+}
+
+/** @param {number} change */
+function turnUp(change) {
+  film.volume = Math.min(Math.max(0, film.volume + change), 1);
+  film.muted = false;
+}
+
+function toggleFullScreen() {
+  // A site may embed the player without allowing this; the film then stays where it is.
+  const done = document.fullscreenElement ? document.exitFullscreen() : stage.requestFullscreen();
+  done.catch(() => showStatus(null));
+}
+
+/** @type {Record<string, () => void>} */
+const KEYS = {
+  " ": () => (film.paused ? play() : film.pause()),
+  k: () => (film.paused ? play() : film.pause()),
+  j: () => skip(-LONG_SKIP_S),
+  l: () => skip(LONG_SKIP_S),
+  ArrowLeft: () => skip(-SKIP_S),
+  ArrowRight: () => skip(SKIP_S),
+  ArrowUp: () => turnUp(VOLUME_STEP),
+  ArrowDown: () => turnUp(-VOLUME_STEP),
+  Home: () => skip(-film.currentTime),
+  m: () => {
+    film.muted = !film.muted;
+  },
+  f: toggleFullScreen,
+};
+
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  const isOurs = !(event.ctrlKey || event.altKey || event.metaKey) && event.target !== retry;
+  if (action && isOurs) {
+    // Before the element sees it, whose own controls know some of these keys too.
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  }
+}
+
+/**
+ * @param {string[]} names
+ * @param {() => void} action
+ */
+function on(names, action) {
+  for (const name of names) {
+    film.addEventListener(name, action);
+  }
+}
+
+on(["play"], () => want({ playing: true }));
+on(["pause"], () => want({ playing: false }));
+on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
+on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
+on(["waiting", "stalled", "seeking", "progress"], watch);
+on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
+on(["error"], () => void recover());
+retry.addEventListener("click", () => void recover());
+document.addEventListener("keydown", onKey, { capture: true });
+
+if (film.error) {
+  void recover();
+} else {
+  if (wanted.position > 0) {
+    film.currentTime = wanted.position;
+  }
+  if (wanted.playing) {
+    play();
+  }
+}
