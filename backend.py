@@ -25,9 +25,11 @@ from typing import Final
 
 from aiohttp import ClientSession, web
 
-from gallery.api import list_files, show_file, sign_url
+from gallery.api import list_channels, list_files, show_file, sign_url
 from gallery.catalogue import CATALOGUE, Catalogue
+from gallery.database import Database
 from gallery.health import STARTED, health
+from gallery.index import SCHEMA, Index
 from gallery.middleware import (
     CONTENT_POLICY,
     add_security_headers,
@@ -68,6 +70,7 @@ def create_app(settings: Settings) -> web.Application:
         [
             web.get("/", gallery_page),
             web.get("/api/files", list_files),
+            web.get("/api/channels", list_channels),
             web.get(file, show_file),
             web.get(f"{file}/url", sign_url),
             web.get("/sign-in", sign_in_page),
@@ -86,12 +89,15 @@ def create_app(settings: Settings) -> web.Application:
 async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
     """Start reading the channels at once: the first visitor finds them read and a worker awake."""
     settings = app[SETTINGS]
+    index = Index(Database(settings.database, SCHEMA), settings.channels)
+    await index.open()
     async with ClientSession(timeout=LISTING_TIMEOUT) as session:
         worker = WorkerClient(session, settings.worker_urls, settings.jwt_secret)
-        catalogue = app[CATALOGUE] = Catalogue(settings.channels, worker)
-        catalogue.start_refresh()
+        catalogue = app[CATALOGUE] = Catalogue(settings.channels, worker, index)
+        catalogue.start()
         yield
         await catalogue.close()
+    await index.close()
 
 
 async def shares_lifespan(app: web.Application) -> AsyncIterator[None]:

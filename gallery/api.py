@@ -8,20 +8,47 @@ from gallery import tokens
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url, worker_for
+from gallery.index import Query
+from gallery.search import ORDERS
 from gallery.settings import SETTINGS, Settings
 
 
 async def list_files(request: web.Request) -> web.Response:
-    """GET /api/files?query=&kind=&cursor="""
-    kind = request.query.get("kind") or None
+    """GET /api/files?query=&kind=&channel=&sort=&cursor="""
+    catalogue = request.app[CATALOGUE]
+    page = await catalogue.page(_query(request))
+    body = {
+        "files": [_describe(request.app[SETTINGS], file) for file in page.files],
+        "next": page.next,
+        "total": page.total,
+        "index": await catalogue.state(),
+    }
+    return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+def _query(request: web.Request) -> Query:
+    """What the visitor wants to see; raise ApiError for what there is not."""
+    wanted = {name: text for name, text in request.query.items() if text}
+    kind, sort = wanted.get("kind"), wanted.get("sort", "newest")
     if kind is not None and kind not in KINDS:
         raise ApiError(400, "bad_kind", f"kind is one of {', '.join(KINDS)}.")
-    catalogue = request.app[CATALOGUE]
-    cursor = request.query.get("cursor") or None
-    page = await catalogue.page(request.query.get("query", ""), kind, cursor)
-    files = [_describe(request.app[SETTINGS], file) for file in page.files]
-    body = {"files": files, "next": page.next, "reading": catalogue.is_reading}
-    return web.json_response(body, headers={"Cache-Control": "no-store"})
+    if sort not in ORDERS:
+        raise ApiError(400, "bad_sort", f"sort is one of {', '.join(ORDERS)}.")
+    channels = {str(chat_id): chat_id for chat_id in request.app[SETTINGS].channels}
+    channel = wanted.get("channel")
+    if channel is not None and channel not in channels:
+        raise ApiError(400, "bad_channel", "That channel is not in this gallery.")
+    chat_id = None if channel is None else channels[channel]
+    return Query(wanted.get("query", ""), kind, chat_id, sort, wanted.get("cursor"))
+
+
+async def list_channels(request: web.Request) -> web.Response:
+    """GET /api/channels: the channels in the order of CHANNELS."""
+    states = await request.app[CATALOGUE].index.channels()
+    channels = [
+        {"chat_id": state.chat_id, "title": state.title, "files": state.files} for state in states
+    ]
+    return web.json_response({"channels": channels}, headers={"Cache-Control": "no-store"})
 
 
 async def show_file(request: web.Request) -> web.Response:
@@ -66,6 +93,7 @@ def _describe(settings: Settings, file: MediaFile) -> dict[str, object]:
         thumbnail = thumbnail_url(worker_for(settings.worker_urls, file), file, token)
     return {
         "chat_id": file.chat_id,
+        "channel": file.chat_id,
         "message_id": file.message_id,
         "name": file.name,
         "kind": file.kind,

@@ -1,30 +1,36 @@
-"""Catalogue: the files of all channels in memory, newest first."""
+"""Catalogue: keeps the index up with the channels, by asking the workers.
+
+Three ways to learn of a post, and each makes up for the others: the first reading of a channel's
+whole history, which goes on where it stopped after a restart; a look at what is new whenever
+somebody asks for a page; and every few hours a walk through all of it at a gentle pace, which finds
+what was edited or deleted. (Telegram's own news of posts comes by way of `updates`.)
+"""
 
 import asyncio
 import logging
-import math
 import time
-from bisect import bisect_left, insort
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aiohttp import web
 
 from gallery.errors import ApiError, file_not_found, worker_unreachable
-from gallery.files import MediaFile, SortKey, fold
-from gallery.worker_client import Listing
+from gallery.files import MediaFile
+from gallery.index import ChannelState, Index, Page, Query
+from gallery.worker_client import LISTING_LIMIT, Listing
 
 log = logging.getLogger(__name__)
 
-
-FILES_MAX: Final = 50_000  # about 1 KiB each
 REFRESH_INTERVAL_S: Final = 3.0  # a film dropped into the channel shows up this soon
 REFRESH_PATIENCE_S: Final = 10.0  # how long a request waits for the first look at the channels
 REFRESH_GRACE_S: Final = 0.5  # and for a later one, when there is already something to show
-PAGE_FILES: Final = 60
-QUERY_MAX_CHARACTERS: Final = 200
+RETRY_FIRST_S: Final = 5.0  # a channel that could not be read to its end is tried again
+RETRY_MAX_S: Final = 300.0
+WALK_INTERVAL_S: Final = 6 * 3600.0
+WALK_PAUSE_S: Final = 1.0  # 10,000 posts in two minutes, and viewers do not notice
+WALK_FAILURES_MAX: Final = 5  # in a row; the rest of the walk is then left to the next one
+MESSAGE_ID_MAX: Final = 2**31 - 1
 
 
 class ListingSource(Protocol):
@@ -33,137 +39,183 @@ class ListingSource(Protocol):
     async def files_after(self, chat_id: int, after: int, limit: int = ...) -> Listing: ...
 
 
-@dataclass(frozen=True)
-class Page:
-    """Some files, newest first, and the cursor of those that follow (None at the end)."""
-
-    files: tuple[MediaFile, ...]
-    next: str | None
-
-
 class Catalogue:
-    """Keeps up with the channels on demand, one refresh at a time and not more often than needed.
+    """Answers from the index, and looks at the channels behind the answers' backs."""
 
-    It sees what is posted; what was edited or deleted afterwards it learns by starting anew.
-    """
-
-    def __init__(self, channels: Iterable[int], source: ListingSource) -> None:
+    def __init__(self, channels: Iterable[int], source: ListingSource, index: Index) -> None:
+        self.index = index
+        self._channels = tuple(dict.fromkeys(channels))
         self._source = source
-        self._after = dict.fromkeys(channels, 0)  # the last message id seen, per channel
-        self._files: dict[tuple[int, int], tuple[MediaFile, str]] = {}
-        self._order: list[SortKey] = []  # ascending, so that new posts are appended
         self._refresh: asyncio.Task[None] | None = None
-        self._next_refresh = -math.inf
-        self.problem: ApiError | None = None  # why the last refresh could not finish
+        self._next_refresh = float("-inf")
+        self._keepers: list[asyncio.Task[None]] = []
+        self._problems: dict[int, ApiError] = {}  # why a channel's last reading could not finish
+        self._walked: set[int] = set()  # channels that were read from their beginning since start
 
-    @property
-    def is_reading(self) -> bool:
-        """Whether a look at the channels is under way."""
-        return self._refresh is not None and not self._refresh.done()
-
-    async def page(self, query: str, kind: str | None, cursor: str | None) -> Page:
-        """The files with every word of the query; raise ApiError while there is nothing to show."""
-        position = None if cursor is None else _parse_cursor(cursor)
-        await self._keep_up()
-        if not self._files and self.problem:
-            raise self.problem
-        if not self._files and self.is_reading:
-            raise worker_unreachable()
-        return self._select(fold(query[:QUERY_MAX_CHARACTERS]).split(), kind, position)
-
-    async def find(self, chat_id: int, message_id: int) -> MediaFile:
-        """The file of this post, from memory or asked for; raise ApiError if there is none."""
-        if chat_id not in self._after:
-            raise file_not_found()
-        if (chat_id, message_id) not in self._files:
-            listing = await self._source.files_after(chat_id, message_id - 1, 1)
-            self._add(file for file in listing.files if file.message_id == message_id)
-        try:
-            return self._files[chat_id, message_id][0]
-        except KeyError:
-            raise file_not_found() from None
-
-    def start_refresh(self) -> None:
-        """Begin to look at the channels, unless that is under way."""
-        if not self.is_reading:
-            self._refresh = asyncio.create_task(self._read_channels(), name="catalogue refresh")
+    def start(self) -> None:
+        """Read what was not read yet, and from then on walk through the channels now and then."""
+        self._keepers = [
+            asyncio.create_task(self._keep(chat_id), name=f"catalogue of {chat_id}")
+            for chat_id in self._channels
+        ]
 
     async def close(self) -> None:
-        """End the refresh under way."""
-        if self._refresh is not None:
-            self._refresh.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refresh
+        """End what is under way; what was recorded stays."""
+        tasks = [*self._keepers, *([self._refresh] if self._refresh else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def page(self, query: Query) -> Page:
+        """One page of files; raise ApiError while there is nothing to show and a reason for it."""
+        await self._keep_up()
+        page = await self.index.page(query)
+        if not page.total:
+            states = await self.index.channels()
+            if not any(state.files for state in states):
+                self._explain_emptiness(states)
+        return page
+
+    async def find(self, chat_id: int, message_id: int) -> MediaFile:
+        """The file of this post, known or asked for; raise ApiError if there is none."""
+        if chat_id not in self._channels or message_id > MESSAGE_ID_MAX:
+            raise file_not_found()
+        known = await self.index.find(chat_id, message_id)
+        if known is not None:
+            return known
+        listing = await self._source.files_after(chat_id, message_id - 1, 1)
+        for file in listing.files:
+            if (file.chat_id, file.message_id) == (chat_id, message_id):
+                await self.index.put(file)
+                return file
+        raise file_not_found()
+
+    async def state(self) -> dict[str, object]:
+        """How far the index is, for the page."""
+        states = await self.index.channels()
+        is_reading = any(
+            not state.is_complete and state.chat_id not in self._problems for state in states
+        )
+        return {
+            "state": "reading" if is_reading else "ready",
+            "files": sum(state.files for state in states),
+            "messages_read": sum(state.read_to for state in states),
+        }
+
+    def _explain_emptiness(self, states: Iterable[ChannelState]) -> None:
+        for problem in self._problems.values():
+            raise problem
+        if not any(state.read_to or state.is_complete for state in states):
+            raise worker_unreachable()
+
+    # -- what is new -----------------------------------------------------------------------------
 
     async def _keep_up(self) -> None:
         """Refresh if it is time, and wait for it a while: it goes on behind the request's back."""
-        if not self.is_reading and time.monotonic() < self._next_refresh:
+        is_idle = self._refresh is None or self._refresh.done()
+        if is_idle and time.monotonic() < self._next_refresh:
             return
-        patience_s = REFRESH_GRACE_S if self._files else REFRESH_PATIENCE_S
-        self.start_refresh()
-        if self._refresh is not None:
-            await asyncio.wait({self._refresh}, timeout=patience_s)
+        has_files = any(state.files for state in await self.index.channels())
+        patience_s = REFRESH_GRACE_S if has_files else REFRESH_PATIENCE_S
+        await asyncio.wait({self._refreshing()}, timeout=patience_s)
+
+    def _refreshing(self) -> asyncio.Task[None]:
+        """The look at the channels that is under way, or a new one."""
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._read_channels(), name="catalogue refresh")
+        return self._refresh
 
     async def _read_channels(self) -> None:
         """Read all channels side by side; one that fails does not keep the others away."""
-        results = await asyncio.gather(
-            *map(self._read_channel, self._after), return_exceptions=True
-        )
+        states = await self.index.channels()
+        results = await asyncio.gather(*map(self._read_on, states), return_exceptions=True)
         self._next_refresh = time.monotonic() + REFRESH_INTERVAL_S
-        self.problem = None
-        for error in results:
+        for state, error in zip(states, results, strict=True):
+            self._problems.pop(state.chat_id, None)
             if isinstance(error, ApiError):
-                self.problem = error
-                log.warning("catalogue: %s: %s", error.code, error.message)
+                self._problems[state.chat_id] = error
+                log.warning("channel %d: %s: %s", state.chat_id, error.code, error.message)
             elif isinstance(error, BaseException):
-                self.problem = ApiError(500, "internal_error", "Reading the channels failed here.")
-                log.error("catalogue: unexpected", exc_info=error)
+                message = "Reading the channels failed here."
+                self._problems[state.chat_id] = ApiError(500, "internal_error", message)
+                log.error("channel %d: unexpected", state.chat_id, exc_info=error)
 
-    async def _read_channel(self, chat_id: int) -> None:
+    async def _read_on(self, state: ChannelState) -> None:
         """Read on from the last id seen; what was read stays if a later request fails."""
-        following: int | None = self._after[chat_id]
-        while following is not None:
-            listing = await self._source.files_after(chat_id, following)
-            self._add(file for file in listing.files if file.chat_id == chat_id)
-            last = max((file.message_id for file in listing.files), default=following)
-            if listing.next is not None and listing.next <= following:
-                raise ApiError(502, "bad_listing", "The worker's listing does not move on.")
-            following = listing.next
-            self._after[chat_id] = max(last, following or 0)
+        after: int | None = state.read_to
+        while after is not None:
+            after = await self._read_page(state.chat_id, after)
+        if state.read_to == 0:
+            self._walked.add(state.chat_id)
 
-    def _add(self, files: Iterable[MediaFile]) -> None:
-        for file in files:
-            identity = (file.chat_id, file.message_id)
-            if identity not in self._files:
-                insort(self._order, file.sort_key)
-            self._files[identity] = (file, file.search_text)
-        for _, message_id, chat_id in self._order[: -FILES_MAX or None]:
-            del self._files[chat_id, message_id]
-        del self._order[:-FILES_MAX]
+    async def _read_page(self, chat_id: int, after: int) -> int | None:
+        """Record one listing. Where to go on; None at the end."""
+        asked_at = time.time()
+        listing = await self._source.files_after(chat_id, after)
+        files = [file for file in listing.files if file.chat_id == chat_id]
+        last = max((file.message_id for file in files), default=after)
+        if listing.next is not None and listing.next <= after:
+            raise ApiError(502, "bad_listing", "The worker's listing does not move on.")
+        read_to = last if listing.next is None else max(last, listing.next)
+        # A worker that lists to the end has looked at a page's worth of ids behind the last file.
+        through = read_to + (LISTING_LIMIT if listing.next is None else 0)
+        gone = await self.index.record(chat_id, after, through, files, asked_at)
+        await self.index.advance(chat_id, read_to, is_complete=listing.next is None)
+        if gone:
+            log.info("channel %d: %d files are gone", chat_id, gone)
+        return listing.next
 
-    def _select(self, words: list[str], kind: str | None, position: SortKey | None) -> Page:
-        end = len(self._order) if position is None else bisect_left(self._order, position)
-        found: list[MediaFile] = []
-        for index in range(end - 1, -1, -1):
-            _, message_id, chat_id = self._order[index]
-            file, text = self._files[chat_id, message_id]
-            if (kind is None or file.kind == kind) and all(word in text for word in words):
-                if len(found) == PAGE_FILES:
-                    return Page(tuple(found), _format_cursor(found[-1].sort_key))
-                found.append(file)
-        return Page(tuple(found), None)
+    # -- what changed ----------------------------------------------------------------------------
 
+    async def _keep(self, chat_id: int) -> None:
+        """See to it that a channel is read to its end, then walk through it for ever."""
+        patience_s = RETRY_FIRST_S
+        while not await self._is_complete(chat_id):
+            await asyncio.wait({self._refreshing()})
+            if not await self._is_complete(chat_id):
+                await asyncio.sleep(patience_s)
+                patience_s = min(2 * patience_s, RETRY_MAX_S)
+        while True:
+            if chat_id not in self._walked:
+                await self._walk(chat_id)
+            self._walked.discard(chat_id)
+            await asyncio.sleep(WALK_INTERVAL_S)
 
-def _format_cursor(key: SortKey) -> str:
-    return ".".join(map(str, key))
+    async def _is_complete(self, chat_id: int) -> bool:
+        with suppress(ApiError):  # the database has logged it, and may be well the next time
+            states = await self.index.channels()
+            return any(state.chat_id == chat_id and state.is_complete for state in states)
+        return False
 
+    async def _walk(self, chat_id: int) -> None:
+        """Look at the whole channel again, a page at a time, giving up when nobody answers."""
+        after: int | None = 0
+        failures = 0
+        while after is not None and failures < WALK_FAILURES_MAX:
+            wait_s = WALK_PAUSE_S
+            try:
+                after = await self._walk_page(chat_id, after)
+                failures = 0
+            except ApiError as error:
+                failures += 1
+                wait_s = max(WALK_PAUSE_S, error.retry_after_s or 0.0)
+                log.warning("channel %d, walk: %s: %s", chat_id, error.code, error.message)
+            await asyncio.sleep(wait_s)
 
-def _parse_cursor(cursor: str) -> SortKey:
-    try:
-        date, message_id, chat_id = map(int, cursor.split("."))
-    except ValueError:
-        raise ApiError(400, "bad_cursor", "The cursor is not one of ours.") from None
-    return (date, message_id, chat_id)
+    async def _walk_page(self, chat_id: int, after: int) -> int | None:
+        """Look at one page again; on from what we know beyond the end, if anything.
+
+        A worker that is not told a channel's last id takes a long stretch of deleted posts for the
+        end of it. So what is known beyond is asked for by itself before it is given up.
+        """
+        asked_at = time.time()
+        following = await self._read_page(chat_id, after)
+        if following is not None:
+            return following
+        known = await self.index.next_known(chat_id, after, asked_at)
+        return None if known is None else known - 1
 
 
 CATALOGUE: Final = web.AppKey("CATALOGUE", Catalogue)

@@ -1,7 +1,6 @@
 """Files: what the gallery knows of a file, and where at the worker it is."""
 
 import mimetypes
-import unicodedata
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +8,6 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 KINDS: Final = ("video", "image", "audio", "document")
-
-# Newest first: by date, and the two ids decide between posts of the same second.
-SortKey = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -33,24 +29,20 @@ class MediaFile:
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
         """Build from one element of `files`; raise KeyError, TypeError or ValueError if wrong."""
-        name = str(item["name"] or "")
+        name = _text(item["name"])
         return cls(
             chat_id=int(item["chat_id"]),
             message_id=int(item["message_id"]),
             name=name,
-            mime_type=str(item["mime_type"] or guess_type(name)),
+            mime_type=_text(item["mime_type"]) or guess_type(name),
             size=int(item["size"]),
             date=int(item["date"]),
             duration=None if item.get("duration") is None else float(item["duration"]),
             width=None if item.get("width") is None else int(item["width"]),
             height=None if item.get("height") is None else int(item["height"]),
-            caption=str(item.get("caption") or ""),
+            caption=_text(item.get("caption")),
             has_thumbnail=bool(item.get("has_thumbnail")),
         )
-
-    @property
-    def sort_key(self) -> SortKey:
-        return (self.date, self.message_id, self.chat_id)
 
     @property
     def kind(self) -> str:
@@ -61,9 +53,10 @@ class MediaFile:
                 return family
         return "document"
 
-    @property
-    def search_text(self) -> str:
-        return fold(f"{self.name} {self.caption}")
+
+def _text(value: object) -> str:
+    """Text that every encoding can write: JSON may hold halves of characters."""
+    return str(value or "").encode("utf-8", "replace").decode()
 
 
 # Python's own table, not the machine's, so that a file is the same kind everywhere.
@@ -84,12 +77,6 @@ for _extension, _mime_type in {
 def guess_type(name: str) -> str:
     """The media type a file name stands for."""
     return MIME_TYPES.guess_type(name)[0] or "application/octet-stream"
-
-
-def fold(text: str) -> str:
-    """Fold case and accents away, so that `amelie` finds `Amélie`."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
 def worker_for(worker_urls: tuple[str, ...], file: MediaFile, attempt: int = 0) -> str:

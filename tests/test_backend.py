@@ -26,8 +26,8 @@ from yarl import URL
 
 import backend
 from gallery import catalogue
-from gallery.catalogue import PAGE_FILES
 from gallery.files import MediaFile, stream_url, worker_for
+from gallery.index import PAGE_FILES
 from gallery.settings import Settings, SettingsError
 from gallery.sign_in import (
     ADDRESSES_MAX,
@@ -575,6 +575,7 @@ async def test_files_are_listed_newest_first_with_all_their_facts(
     thumbnail = second.pop("thumbnail")
     assert second == {
         "chat_id": stage.channel.chat_id,
+        "channel": stage.channel.chat_id,
         "message_id": post.id,
         "name": "second.mp4",
         "kind": "video",

@@ -1,0 +1,351 @@
+"""Index: what the channels hold, in SQLite; a cache that can be lost at any time.
+
+    put, record           <- catalogue and updates say what a channel holds
+    page, find, channels  -> the API asks
+
+Every row knows when it was last seen. Recording a stretch of a channel's history deletes the rows
+of that stretch that were not seen in it, so reading once more is how deleted posts are found.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from gallery.database import Database
+from gallery.files import MediaFile
+from gallery.search import (
+    ORDERS,
+    Order,
+    Position,
+    match_expression,
+    name_key,
+    read_cursor,
+    words,
+    write_cursor,
+)
+
+FILES_MAX: Final = 100_000  # about 1 KiB each
+PAGE_FILES: Final = 60
+SEARCH_TEXT_MAX_CHARACTERS: Final = 4096  # a caption has 1024, or 4096 from a premium account
+
+_IDS: Final = "message_id, chat_id"
+_FACTS: Final = tuple(field.name for field in fields(MediaFile))
+_COLUMNS: Final = (*_FACTS, "kind", "name_key", "length_s", "search_text", "seen_at")
+
+SCHEMA: Final = (
+    """CREATE TABLE files (
+        id INTEGER PRIMARY KEY,
+        chat_id INTEGER NOT NULL,
+        message_id INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        mime_type TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        date INTEGER NOT NULL,
+        duration REAL,
+        width INTEGER,
+        height INTEGER,
+        caption TEXT NOT NULL,
+        has_thumbnail INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        name_key TEXT NOT NULL,
+        length_s REAL NOT NULL,
+        search_text TEXT NOT NULL,
+        seen_at REAL NOT NULL,
+        file_id TEXT,
+        file_unique_id TEXT,
+        UNIQUE (chat_id, message_id)
+    )""",
+    *(
+        f"CREATE INDEX files_by_{order.column} ON files ({order.column}, {_IDS})"
+        for order in (ORDERS["newest"], ORDERS["name"], ORDERS["largest"], ORDERS["longest"])
+    ),
+    "CREATE INDEX files_by_kind ON files (kind, chat_id)",
+    # Our own words are in it, with spaces between: the tokenizer has nothing left to decide.
+    """CREATE VIRTUAL TABLE search USING fts5(
+        search_text, content = 'files', content_rowid = 'id', tokenize = 'ascii', prefix = '1 2 3'
+    )""",
+    """CREATE TRIGGER file_added AFTER INSERT ON files BEGIN
+        INSERT INTO search (rowid, search_text) VALUES (new.id, new.search_text);
+    END""",
+    """CREATE TRIGGER file_gone AFTER DELETE ON files BEGIN
+        INSERT INTO search (search, rowid, search_text)
+        VALUES ('delete', old.id, old.search_text);
+    END""",
+    """CREATE TRIGGER file_changed AFTER UPDATE OF search_text ON files
+    WHEN old.search_text IS NOT new.search_text BEGIN
+        INSERT INTO search (search, rowid, search_text)
+        VALUES ('delete', old.id, old.search_text);
+        INSERT INTO search (rowid, search_text) VALUES (new.id, new.search_text);
+    END""",
+    """CREATE TABLE channels (
+        chat_id INTEGER PRIMARY KEY,
+        title TEXT,
+        read_to INTEGER NOT NULL DEFAULT 0,
+        is_complete INTEGER NOT NULL DEFAULT 0
+    )""",
+)
+
+# A file_id stays while the file is the same; a listing does not name it, but tells its size.
+_PUT: Final = f"""
+INSERT INTO files ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
+ON CONFLICT (chat_id, message_id) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)},
+    file_id = CASE WHEN size = excluded.size THEN file_id END
+WHERE seen_at <= excluded.seen_at
+"""  # noqa: S608 - made of our own column names
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which files, in which order, and after which cursor."""
+
+    text: str = ""
+    kind: str | None = None
+    chat_id: int | None = None
+    sort: str = "newest"
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some files, the cursor of those that follow (None at the end), how many there are in all."""
+
+    files: tuple[MediaFile, ...]
+    next: str | None
+    total: int
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """How far a channel was read: `read_to` is the last message id, `is_complete` the end once."""
+
+    chat_id: int
+    title: str
+    files: int
+    read_to: int
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class BotFile:
+    """What the Bot API calls a file: the id that opens it for our bot, and the lasting one."""
+
+    file_id: str
+    unique_id: str
+
+
+class Index:
+    """The files of these channels and no others."""
+
+    def __init__(self, database: Database, channels: Iterable[int]) -> None:
+        self._database = database
+        self._channels = tuple(dict.fromkeys(channels))
+
+    async def open(self) -> None:
+        """Begin with what is there of these channels; whatever was of others goes."""
+
+        def adopt(connection: sqlite3.Connection) -> None:
+            marks = ", ".join("?" * len(self._channels))
+            for table in ("files", "channels"):
+                statement = f"DELETE FROM {table} WHERE chat_id NOT IN ({marks})"  # noqa: S608
+                connection.execute(statement, self._channels)
+            connection.executemany(
+                "INSERT OR IGNORE INTO channels (chat_id) VALUES (?)",
+                [(chat_id,) for chat_id in self._channels],
+            )
+
+        await self._database.open()
+        await self._database.run(adopt)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # -- filling ---------------------------------------------------------------------------------
+
+    async def put(self, file: MediaFile, bot_file: BotFile | None = None) -> None:
+        """A file as it is now, and what the Bot API calls it."""
+        row = _row(file, time.time())
+
+        def upsert(connection: sqlite3.Connection) -> None:
+            connection.execute(_PUT, row)
+            if bot_file is not None:
+                connection.execute(
+                    "UPDATE files SET file_id = ?, file_unique_id = ?"
+                    " WHERE chat_id = ? AND message_id = ?",
+                    (bot_file.file_id, bot_file.unique_id, file.chat_id, file.message_id),
+                )
+            _trim(connection)
+
+        await self._database.run(upsert)
+
+    async def record(
+        self, chat_id: int, after: int, through: int, files: Iterable[MediaFile], asked_at: float
+    ) -> int:
+        """The files with ids above `after` and up to `through`, all of them, as seen at `asked_at`.
+
+        What became known later than that is left alone. The answer counts the rows that went.
+        """
+        rows = [_row(file, asked_at) for file in files]
+        stretch = (chat_id, after, through, asked_at)
+
+        def replace(connection: sqlite3.Connection) -> int:
+            connection.executemany(_PUT, rows)
+            gone = connection.execute(
+                "DELETE FROM files"
+                " WHERE chat_id = ? AND message_id > ? AND message_id <= ? AND seen_at < ?",
+                stretch,
+            )
+            _trim(connection)
+            return gone.rowcount
+
+        return await self._database.run(replace)
+
+    async def advance(self, chat_id: int, read_to: int, *, is_complete: bool) -> None:
+        """Note how far a channel was read; once complete it stays so."""
+        await self._execute(
+            "UPDATE channels SET read_to = max(read_to, ?), is_complete = max(is_complete, ?)"
+            " WHERE chat_id = ?",
+            (read_to, is_complete, chat_id),
+        )
+
+    async def forget(self, chat_id: int, message_id: int) -> None:
+        """A post that holds no file any more."""
+        await self._execute(
+            "DELETE FROM files WHERE chat_id = ? AND message_id = ?", (chat_id, message_id)
+        )
+
+    async def forget_file_id(self, file_id: str) -> None:
+        """The Bot API does not open this file: from now on it comes from the worker."""
+        await self._execute("UPDATE files SET file_id = NULL WHERE file_id = ?", (file_id,))
+
+    async def set_title(self, chat_id: int, title: str) -> None:
+        await self._execute("UPDATE channels SET title = ? WHERE chat_id = ?", (title, chat_id))
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def page(self, query: Query) -> Page:
+        """One page of the files that have every word of the query; raise ApiError (400)."""
+        position = None if query.cursor is None else read_cursor(query.sort, query.cursor)
+        return await self._database.run(lambda connection: _page(connection, query, position))
+
+    async def find(self, chat_id: int, message_id: int) -> MediaFile | None:
+        found = await self._fetch(
+            f"SELECT {', '.join(_FACTS)} FROM files WHERE chat_id = ? AND message_id = ?",  # noqa: S608
+            (chat_id, message_id),
+        )
+        return _media_file(found[0]) if found else None
+
+    async def bot_file(self, chat_id: int, message_id: int) -> BotFile | None:
+        """What the Bot API calls the file of this post, if it ever said."""
+        found = await self._fetch(
+            "SELECT file_id, file_unique_id FROM files"
+            " WHERE chat_id = ? AND message_id = ? AND file_id IS NOT NULL",
+            (chat_id, message_id),
+        )
+        return BotFile(*found[0]) if found else None
+
+    async def next_known(self, chat_id: int, after: int, seen_before: float) -> int | None:
+        """The lowest id above `after` that was known before this moment."""
+        ((message_id,),) = await self._fetch(
+            "SELECT min(message_id) FROM files"
+            " WHERE chat_id = ? AND message_id > ? AND seen_at < ?",
+            (chat_id, after, seen_before),
+        )
+        return None if message_id is None else int(message_id)
+
+    async def channels(self) -> list[ChannelState]:
+        """Every channel in the order of CHANNELS, with its id for want of a title."""
+        rows = await self._fetch(
+            "SELECT chat_id, coalesce(title, chat_id),"
+            " (SELECT count(*) FROM files WHERE files.chat_id = channels.chat_id),"
+            " read_to, is_complete FROM channels",
+            (),
+        )
+        states = {
+            row[0]: ChannelState(row[0], str(row[1]), row[2], row[3], bool(row[4])) for row in rows
+        }
+        return [states[chat_id] for chat_id in self._channels]
+
+    async def _execute(self, statement: str, values: tuple[object, ...]) -> None:
+        await self._database.run(lambda connection: connection.execute(statement, values))
+
+    async def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        return await self._database.run(
+            lambda connection: connection.execute(query, values).fetchall()
+        )
+
+
+def _row(file: MediaFile, seen_at: float) -> dict[str, object]:
+    text = " ".join(words(f"{file.name} {file.caption}"))
+    return {
+        **{name: getattr(file, name) for name in _FACTS},
+        "kind": file.kind,
+        "name_key": name_key(file.name),
+        "length_s": file.duration or 0.0,
+        "search_text": text[:SEARCH_TEXT_MAX_CHARACTERS],
+        "seen_at": seen_at,
+    }
+
+
+def _media_file(row: tuple[Any, ...]) -> MediaFile:
+    facts = dict(zip(_FACTS, row, strict=True))
+    return MediaFile(**facts | {"has_thumbnail": bool(facts["has_thumbnail"])})
+
+
+def _trim(connection: sqlite3.Connection) -> None:
+    """Let the oldest go when there are too many."""
+    (count,) = connection.execute("SELECT count(*) FROM files").fetchone()
+    if count > FILES_MAX:
+        connection.execute(
+            f"DELETE FROM files WHERE id IN"  # noqa: S608
+            f" (SELECT id FROM files ORDER BY date, {_IDS} LIMIT ?)",
+            (count - FILES_MAX,),
+        )
+
+
+def _page(connection: sqlite3.Connection, query: Query, position: Position | None) -> Page:
+    source, conditions, values = _selection(query)
+    where = " AND ".join(conditions) or "TRUE"
+    (total,) = connection.execute(
+        f"SELECT count(*) FROM {source} WHERE {where}",  # noqa: S608
+        values,
+    ).fetchone()
+    order = ORDERS[query.sort]
+    if position is not None:
+        comparison = "<" if order.descending else ">"
+        where += f" AND (files.{order.column}, {_IDS}) {comparison} (?, ?, ?)"
+        values = [*values, position.value, position.message_id, position.chat_id]
+    rows = connection.execute(
+        f"SELECT {', '.join(_FACTS)}, {order.column} FROM {source} WHERE {where}"  # noqa: S608
+        f" ORDER BY {_sequence(order)} LIMIT {PAGE_FILES + 1}",
+        values,
+    ).fetchall()
+    files = tuple(_media_file(row[:-1]) for row in rows[:PAGE_FILES])
+    if len(rows) <= PAGE_FILES:
+        return Page(files, None, total)
+    last = Position(rows[PAGE_FILES - 1][-1], files[-1].message_id, files[-1].chat_id)
+    return Page(files, write_cursor(query.sort, last), total)
+
+
+def _sequence(order: Order) -> str:
+    direction = "DESC" if order.descending else "ASC"
+    return f"files.{order.column} {direction}, message_id {direction}, chat_id {direction}"
+
+
+def _selection(query: Query) -> tuple[str, list[str], list[Any]]:
+    """Where from, under which conditions, with which values."""
+    source, conditions, values = "files", [], list[Any]()
+    if (expression := match_expression(query.text)) is not None:
+        source = "search CROSS JOIN files ON files.id = search.rowid"
+        conditions, values = ["search MATCH ?"], [expression]
+    elif query.text.strip():
+        conditions = ["FALSE"]  # signs only, which no text is found by
+    if query.kind is not None:
+        conditions.append("kind = ?")
+        values.append(query.kind)
+    if query.chat_id is not None:
+        conditions.append("chat_id = ?")
+        values.append(query.chat_id)
+    return source, conditions, values
