@@ -61,7 +61,7 @@ import struct
 import sys
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -74,6 +74,7 @@ from aiohttp import hdrs, web
 from telethon import errors as telethon_errors
 from telethon.crypto import rsa as telethon_rsa
 from telethon.network import ConnectionTcpAbridged, MTProtoSender
+from telethon.network.connection.tcpabridged import AbridgedPacketCodec
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 from telethon.tl.alltlobjects import LAYER
@@ -282,6 +283,11 @@ CHUNK_MIN_BYTES = 128 * KIB
 
 MESSAGE_ID_MAX = 2**31 - 1  # TL's `int`
 
+HOLD_MAX_S = 20.0
+"""Players wait about this long for an answer; a longer flood wait is told to them at once."""
+BACK_OFF_START_S = 0.2
+BACK_OFF_MAX_S = 5.0
+
 TOKEN_LIFETIME_S = 3600
 RENEWAL_LIFETIME_S = 12 * 3600
 CLOCK_SKEW_S = 60  # how far ahead the clock of the one that signs may run
@@ -410,8 +416,10 @@ class UpstreamFailed(StreamError):
     status, code = 502, "telegram_failed"
 
 
-class TemporaryFailure(UpstreamFailed):
+class TemporaryFailure(StreamError):
     """A time-out, a lost connection, an internal error at Telegram: asking again may help."""
+
+    status, code = 502, "telegram_unreachable"
 
 
 class UpstreamBusy(StreamError):
@@ -433,6 +441,11 @@ class FloodWait(UpstreamBusy):
 
 class TooManyViewers(UpstreamBusy):
     code = "too_many_viewers"
+
+
+def back_off_s(failures: int) -> float:
+    """How long to pause after so many failures in a row."""
+    return min(BACK_OFF_MAX_S, BACK_OFF_START_S * 2.0 ** max(0, failures - 1))
 
 
 _Key = TypeVar("_Key")
@@ -627,7 +640,7 @@ def _parse_date(text: str | None) -> datetime | None:
     """An HTTP date, or None for none and for one that is not a date, which is to be ignored."""
     try:
         date = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -695,17 +708,12 @@ VIEWER_MIN_BYTES = 2 * CHUNK_MIN_BYTES
 """What the memory budget must spare for each viewer: one chunk being sent and one on its way."""
 
 _SENT_BYTES = web.RequestKey("sent_bytes", int)
+_DROPPED = web.RequestKey("dropped", bool)
 _EXPOSED_HEADERS = (
     "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Retry-After"
 )
 _REQUEST_HEADERS = "Authorization, If-Match, If-Modified-Since, If-None-Match, If-Range, Range"
-_ACTIVE_TYPES = (
-    "text/html",
-    "text/xml",
-    "application/xhtml+xml",
-    "application/xml",
-    "image/svg+xml",
-)
+_ACTIVE_TYPE = re.compile("html|xml|svg")
 
 
 class Worker:
@@ -814,10 +822,12 @@ class Worker:
         return None
 
     def _verified(self, request: web.Request) -> Grant:
+        # The one in the URL counts when there are two: a client that sends its header along a
+        # renewal's redirect means the fresh one.
         tokens = request.query.getall("token", [])
         scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        if scheme.lower() == "bearer":
-            tokens = [*tokens, credentials.strip()]
+        if not tokens and scheme.lower() == "bearer":
+            tokens = [credentials.strip()]
         if not tokens:
             raise TokenMissing("A token is needed: ?token=… or Authorization: Bearer.")
         if len(tokens) > 1:
@@ -842,7 +852,8 @@ class Worker:
         self, request: web.Request, file: RemoteFile, headers: dict[str, str]
     ) -> web.StreamResponse:
         """Decide between 304, 206, multipart and 200, then send."""
-        if not check_preconditions(request.headers, file):
+        conditions = {name: ", ".join(request.headers.getall(name)) for name in request.headers}
+        if not check_preconditions(conditions, file):
             del headers[hdrs.CONTENT_TYPE]
             return web.Response(status=304, headers=headers)
         ranges: tuple[ByteRange, ...] = ()
@@ -892,6 +903,7 @@ class Worker:
             # A body that ends early must never look complete, nor keep the client waiting on an
             # open connection: resetting it makes players ask again for what is missing.
             _reset_connection(request)
+            request[_DROPPED] = True
             if not isinstance(error, ConnectionError):
                 known = isinstance(error, StreamError)
                 log.warning("dropped a response in the middle: %s", error, exc_info=not known)
@@ -921,7 +933,7 @@ class Worker:
             except StreamError as error:
                 response = _error_response(error)
             self._responses[response.status] += 1
-            outcome = str(response.status)
+            outcome = f"{response.status} dropped" if _DROPPED in request else str(response.status)
             return response
         finally:
             log.info(
@@ -995,7 +1007,7 @@ def _file_headers(file: RemoteFile, query: Mapping[str, str]) -> dict[str, str]:
         hdrs.LAST_MODIFIED: format_datetime(file.modified, usegmt=True),
         hdrs.CACHE_CONTROL: "private, no-cache",
     }
-    if file.mime_type in _ACTIVE_TYPES:
+    if _ACTIVE_TYPE.search(file.mime_type):
         # A page or a drawing that somebody posted must not run scripts under this origin.
         headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return headers
@@ -1111,8 +1123,7 @@ class RangeReader:
 
     async def __aexit__(self, *_: object) -> None:
         self._cache.readers -= 1
-        while self._window:
-            self._cache.leave(self._window.popleft())
+        self._leave_window()
 
     async def read(self, most_bytes: int) -> memoryview:
         """The next bytes, at most so many; empty at the end of the range. Raises StreamError."""
@@ -1120,6 +1131,9 @@ class RangeReader:
             self._cache.leave(self._window.popleft())
         if self._position >= self._stop:
             return memoryview(b"")
+        if self._window and self._window[0].failed:
+            # It failed while it was only read ahead; now that it is asked for, it is tried anew.
+            self._leave_window()
         self._fill_window()
         head = self._window[0]
         body = head.body if head.body is not None else await self._cache.wait_for(head)
@@ -1129,6 +1143,10 @@ class RangeReader:
         self._position += len(piece)
         self._delivered_bytes += len(piece)
         return piece
+
+    def _leave_window(self) -> None:
+        while self._window:
+            self._cache.leave(self._window.popleft())
 
     def _fill_window(self) -> None:
         """Plan chunks until the window is as wide as it may be; the head chunk in any case."""
@@ -1164,7 +1182,7 @@ and for viewers who follow one another, and no more than that, since a small hos
 class CacheEntry:
     """One chunk of one file: on its way until `body` is there, pinned while anybody reads it."""
 
-    __slots__ = ("body", "chunk", "is_edge", "key", "readers", "request", "task")
+    __slots__ = ("body", "chunk", "failed", "is_edge", "key", "readers", "request", "task")
 
     def __init__(self, request: ChunkRequest) -> None:
         file, chunk = request.file, request.chunk
@@ -1174,6 +1192,7 @@ class CacheEntry:
         self.request = request
         self.readers = 0
         self.body: bytes | None = None
+        self.failed = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -1219,6 +1238,7 @@ class ChunkCache:
         entry.readers -= 1
         if entry.readers:
             return
+        entry.request.wanted = False
         if entry.body is not None:
             self._make_idle(entry)
         elif entry.task is not None and not entry.request.on_the_wire:
@@ -1250,6 +1270,7 @@ class ChunkCache:
         try:
             body = await self._fetch(entry.request)
         except BaseException:
+            entry.failed = True
             self._forget(entry)
             raise
         entry.body = body
@@ -1263,6 +1284,7 @@ class ChunkCache:
             (self._idle_edges if entry.is_edge else self._idle).pop(entry)
             self._idle_bytes -= entry.chunk.size
         entry.readers += 1
+        entry.request.wanted = True
 
     def _make_idle(self, entry: CacheEntry) -> None:
         (self._idle_edges if entry.is_edge else self._idle)[entry] = None
@@ -1302,26 +1324,38 @@ IN_FLIGHT_MAX_BYTES = 4 * MIB
 flood waits rather than speed."""
 DEMAND_RESERVE_BYTES = CHUNK_MAX_BYTES
 """Room in flight that read-ahead leaves free, so that a viewer who waits need not queue."""
-ATTEMPTS_MAX = 6
-HOLD_MAX_S = 20.0
-"""Players wait about this long for an answer; a longer flood wait is told to them at once."""
+RETRY_FOR_S = 14.0
+"""How long a failing chunk is tried again; the last attempt may take the rest of HOLD_MAX_S."""
 
 
 class ChunkRequest:
     """One chunk that somebody wants: on demand once a viewer waits for it, else to read ahead."""
 
-    __slots__ = ("chunk", "file", "on_demand", "on_the_wire", "promote")
+    __slots__ = (
+        "chunk",
+        "file",
+        "on_demand",
+        "on_the_wire",
+        "promote",
+        "refusals",
+        "since",
+        "wanted",
+    )
 
     def __init__(self, file: RemoteFile, chunk: Chunk) -> None:
         self.file = file
         self.chunk = chunk
         self.on_demand = False
         self.on_the_wire = False
+        self.wanted = True  # when nobody is left, it is not tried again
+        self.since = time.monotonic()
         self.promote: Callable[[], None] | None = None
+        self.refusals: dict[int, StreamError] = {}  # by bot: what another bot may still give
 
     def raise_to_demand(self) -> None:
         if not self.on_demand:
             self.on_demand = True
+            self.since = time.monotonic()
             if self.promote:
                 self.promote()
 
@@ -1334,7 +1368,7 @@ class ChunkSource(Protocol):
     async def fetch_chunk(self, bot_id: int, file: RemoteFile, chunk: Chunk) -> bytes: ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Connection:
     """One bot's connection to a data centre, as the pool sees it: its room and its rest."""
 
@@ -1342,11 +1376,31 @@ class Connection:
     in_flight_bytes: int = 0
     in_flight_max_bytes: int = IN_FLIGHT_START_BYTES
     rest_until: float = 0.0  # on time.monotonic's clock
+    reason: StreamError | None = None  # why it rests
+    failures: int = 0
 
-    def grow(self, size: int) -> None:
+    def has_room(self, request: ChunkRequest) -> bool:
+        reserve_bytes = 0 if request.on_demand else DEMAND_RESERVE_BYTES
+        most = self.in_flight_max_bytes - reserve_bytes
+        return not self.in_flight_bytes or self.in_flight_bytes + request.chunk.size <= most
+
+    def succeeded(self, size: int) -> None:
+        self.failures = 0
         self.in_flight_max_bytes = min(IN_FLIGHT_MAX_BYTES, self.in_flight_max_bytes + size // 2)
 
-    def shrink(self) -> None:
+    def flooded(self, wait: FloodWait) -> None:
+        self._rest(wait.retry_after_s, wait)
+
+    def failed(self, failure: TemporaryFailure) -> None:
+        # What was in flight together fails together, and counts as one failure.
+        if self.rest_until <= time.monotonic():
+            self.failures += 1
+            self._rest(back_off_s(self.failures), failure)
+
+    def _rest(self, seconds: float, reason: StreamError) -> None:
+        until = time.monotonic() + seconds
+        if until > self.rest_until:
+            self.rest_until, self.reason = until, reason
         self.in_flight_max_bytes = max(IN_FLIGHT_MIN_BYTES, self.in_flight_max_bytes // 2)
 
 
@@ -1365,13 +1419,11 @@ class ConnectionPool:
         self.dc_id = dc_id
         self._source = source
         self._connections = [Connection(bot_id) for bot_id in bot_ids]
-        self._demand: deque[_Turn] = deque()
-        self._read_ahead: deque[_Turn] = deque()
+        self._waiting: list[_Turn] = []
         self._wake_up: asyncio.TimerHandle | None = None
 
     async def fetch(self, request: ChunkRequest) -> bytes:
         """The chunk's bytes, through flood waits and failures; raises StreamError in the end."""
-        failures = 0
         while True:
             connection = await self._turn(request)
             try:
@@ -1379,102 +1431,105 @@ class ConnectionPool:
                     connection.bot_id, request.file, request.chunk
                 )
             except FloodWait as wait:
-                connection.rest_until = time.monotonic() + wait.retry_after_s
-                connection.shrink()
-                log.warning("bot %d, DC %d: %s", connection.bot_id, self.dc_id, wait)
+                connection.flooded(wait)
+                self._report(connection, wait)
             except TemporaryFailure as failure:
-                failures += 1
-                connection.shrink()
-                log.warning("bot %d, DC %d: %s", connection.bot_id, self.dc_id, failure)
-                if failures == ATTEMPTS_MAX:
+                connection.failed(failure)
+                self._report(connection, failure)
+                if time.monotonic() - request.since > RETRY_FOR_S:
+                    raise
+            except (UpstreamFailed, FileMissing, ChannelMissing) as refusal:
+                request.refusals[connection.bot_id] = refusal
+                if len(request.refusals) == len(self._connections):
                     raise
             else:
-                connection.grow(request.chunk.size)
+                connection.succeeded(request.chunk.size)
                 return body
             finally:
                 connection.in_flight_bytes -= request.chunk.size
                 self._grant_turns()
-            if failures:
-                await asyncio.sleep(BACK_OFF_START_S * 2 ** (failures - 1))
+            if not request.wanted:
+                raise TemporaryFailure("Nobody waits for this chunk any more.")
+
+    def _report(self, connection: Connection, trouble: StreamError) -> None:
+        log.warning("bot %d, DC %d: %s", connection.bot_id, self.dc_id, trouble)
 
     async def _turn(self, request: ChunkRequest) -> Connection:
-        """Wait in the queue for a connection with room."""
+        """Wait in the queue for a connection with room; raises StreamError when none will come."""
         request.on_the_wire = False
-        self._refuse_long_rest(request)
         turn = _Turn(request, asyncio.get_running_loop().create_future())
-        request.promote = lambda: self._promote(turn)
-        (self._demand if request.on_demand else self._read_ahead).append(turn)
+        self._waiting.append(turn)
+        request.promote = self._grant_turns
         self._grant_turns()
         try:
             return await turn.granted
         except asyncio.CancelledError:
-            if turn.granted.done() and not turn.granted.cancelled():
+            done = turn.granted
+            if done.done() and not done.cancelled() and not done.exception():
                 # Granted and called off in the same turn of the loop: give the room back.
-                turn.granted.result().in_flight_bytes -= request.chunk.size
+                done.result().in_flight_bytes -= request.chunk.size
             self._grant_turns()
             raise
         finally:
             request.promote = None
 
-    def _promote(self, turn: _Turn) -> None:
-        # Its old place in the read-ahead queue is skipped when it comes up.
-        self._demand.append(turn)
-        self._grant_turns()
-
-    def _refuse_long_rest(self, request: ChunkRequest) -> None:
-        rest_s = min(each.rest_until for each in self._usable(request)) - time.monotonic()
-        if rest_s > HOLD_MAX_S:
-            raise FloodWait(rest_s)
+    def _grant_turns(self) -> None:
+        """Hand out connections, to what is on demand first and then in order. Never waits."""
+        now = time.monotonic()
+        self._waiting.sort(key=lambda turn: not turn.request.on_demand)
+        passed_over: set[int] = set()  # bots for whose room somebody earlier in line waits
+        still_waiting = []
+        for turn in self._waiting:
+            if turn.granted.done():
+                continue
+            usable = self._usable(turn.request)
+            if refusal := _hopeless(turn.request, usable, now):
+                turn.granted.set_exception(refusal)
+                continue
+            free = [
+                each
+                for each in usable
+                if each.bot_id not in passed_over
+                and each.rest_until <= now
+                and each.has_room(turn.request)
+            ]
+            if free:
+                chosen = min(free, key=lambda each: each.in_flight_bytes)
+                chosen.in_flight_bytes += turn.request.chunk.size
+                turn.request.on_the_wire = True
+                turn.granted.set_result(chosen)
+            else:
+                passed_over.update(each.bot_id for each in usable)
+                still_waiting.append(turn)
+        self._waiting = still_waiting
+        self._schedule_wake_up(now)
 
     def _usable(self, request: ChunkRequest) -> list[Connection]:
-        """The connections of the bots that see the channel; of all bots when none is known to."""
+        """The connections whose bots see the channel and did not refuse the chunk yet."""
+        willing = [each for each in self._connections if each.bot_id not in request.refusals]
         chat_id = request.file.chat_id
-        seeing = [each for each in self._connections if self._source.sees(each.bot_id, chat_id)]
-        return seeing or self._connections
+        return [each for each in willing if self._source.sees(each.bot_id, chat_id)] or willing
 
-    def _grant_turns(self) -> None:
-        """Hand waiting requests to connections with room, those on demand first. Never waits."""
-        for queue, reserve_bytes in (
-            (self._demand, 0),
-            (self._read_ahead, DEMAND_RESERVE_BYTES),
-        ):
-            while queue:
-                turn = queue[0]
-                promoted = queue is self._read_ahead and turn.request.on_demand
-                if not turn.granted.done() and not promoted:
-                    connection = self._roomiest(turn.request, reserve_bytes)
-                    if connection is None:
-                        self._schedule_wake_up()
-                        return
-                    connection.in_flight_bytes += turn.request.chunk.size
-                    turn.request.on_the_wire = True
-                    turn.granted.set_result(connection)
-                queue.popleft()
-
-    def _roomiest(self, request: ChunkRequest, reserve_bytes: int) -> Connection | None:
-        now = time.monotonic()
-        size = request.chunk.size
-        fitting = [
-            each
-            for each in self._usable(request)
-            if each.rest_until <= now
-            and (
-                each.in_flight_bytes + size <= each.in_flight_max_bytes - reserve_bytes
-                or not each.in_flight_bytes
-            )
-        ]
-        return min(fitting, key=lambda each: each.in_flight_bytes, default=None)
-
-    def _schedule_wake_up(self) -> None:
+    def _schedule_wake_up(self, now: float) -> None:
         """Look again when the first resting connection may work; a busy one calls by itself."""
-        now = time.monotonic()
-        rests = [each.rest_until for each in self._connections if each.rest_until > now]
         if self._wake_up:
             self._wake_up.cancel()
             self._wake_up = None
-        if rests:
+        rests = [each.rest_until for each in self._connections if each.rest_until > now]
+        if rests and self._waiting:
             loop = asyncio.get_running_loop()
             self._wake_up = loop.call_later(min(rests) - now + 0.001, self._grant_turns)
+
+
+def _hopeless(request: ChunkRequest, usable: list[Connection], now: float) -> StreamError | None:
+    """Why the request should not wait any longer: every bot refused it or rests for too long."""
+    if not usable:
+        return next(iter(request.refusals.values()))
+    soonest = min(usable, key=lambda each: each.rest_until)
+    rest_s = soonest.rest_until - now
+    if rest_s <= HOLD_MAX_S:
+        return None
+    return FloodWait(rest_s) if isinstance(soonest.reason, FloodWait) else soonest.reason
 
 
 class ConnectionPools:
@@ -1496,15 +1551,12 @@ class ConnectionPools:
 # 10. Telegram: the only code that knows Telethon
 # ------------------------------------------------------------------------------------------------
 
-CONNECT_TIMEOUT_S = 10.0
-CALL_TIMEOUT_S = 15.0
-CHUNK_TIMEOUT_S = 15.0
-STUCK_AFTER_S = 8.0
+CONNECT_TIMEOUT_S = 6.0
+SILENCE_MAX_S = 5.0
 """A connection that was silent for so long while something was asked of it is replaced."""
-BACK_OFF_START_S = 0.2
-BACK_OFF_MAX_S = 30.0
+PING_EVERY_S = 60.0
 CALL_ATTEMPTS = 3
-HOME = 0  # stands for a bot's home data centre wherever that is; no data centre has this number
+HOME_MOVES_MAX = 3
 MESSAGE_IDS_MAX = 100  # ids per channels.getMessages; the server takes 200, clients send 100
 LISTING_WINDOWS_MAX = 20
 """Windows of ids read for one listing request; the caller goes on from the `next` it is given."""
@@ -1513,7 +1565,7 @@ EMPTY_WINDOWS_MAX = 3
 MESSAGE_LIFETIME_S = 600.0
 MESSAGES_MAX = 10_000
 CHANNELS_MAX = 1000
-BLIND_FOR_S = 300.0
+BLIND_FOR_S = 60.0
 THUMBNAIL_EDGE_PX = 320
 OCTET_STREAM = "application/octet-stream"
 CHANNEL_ID_OFFSET = 1_000_000_000_000  # core.telegram.org/api/bots/ids
@@ -1537,7 +1589,7 @@ for _suffix, _type in (
 _Answer = TypeVar("_Answer")
 
 
-class _ReferenceExpired(TemporaryFailure):
+class _ReferenceExpired(Exception):
     """The file reference is stale; a new one comes with the message read again.
 
     Source: core.telegram.org/api/file_reference.
@@ -1548,7 +1600,11 @@ class _KeyRefused(TemporaryFailure):
     """The authorization key is not, or no longer, good at this data centre."""
 
 
-class _Moved(UpstreamFailed):
+class _LoginRefused(Exception):
+    """The bot token or the application's id is wrong; asking again will not mend that."""
+
+
+class _Moved(Exception):
     """What was asked for lives in another data centre (a 303 of core.telegram.org/api/errors)."""
 
     def __init__(self, dc_id: int) -> None:
@@ -1668,26 +1724,40 @@ class TelegramGateway:
         return files, after
 
     async def _message_of_any_bot(self, chat_id: int, message_id: int) -> _Message:
-        return await self._with_any_bot(
-            chat_id, lambda bot: self._message(bot, chat_id, message_id)
-        )
+        try:
+            async with asyncio.timeout(HOLD_MAX_S):
+                return await self._with_any_bot(
+                    chat_id, lambda bot: self._message(bot, chat_id, message_id)
+                )
+        except TimeoutError:
+            raise TemporaryFailure("Telegram does not answer.") from None
 
     async def _with_any_bot(
         self, chat_id: int, action: Callable[[_Bot], Awaitable[_Answer]]
     ) -> _Answer:
-        """What the first bot that can says; bots that cannot see the channel are remembered."""
-        failure: StreamError = ChannelMissing("None of the bots can see this channel.")
+        """What the first bot that can says; else the failure that leaves the most hope."""
+        failures: list[StreamError] = []
         seeing = [bot for bot in self._bots.values() if self.sees(bot.id, chat_id)]
         for bot in sorted(seeing, key=lambda bot: bot.wait_s()):
             try:
                 return await action(bot)
-            except ChannelMissing as missing:
-                self._blind_until[bot.id, chat_id] = time.monotonic() + BLIND_FOR_S
-                log.warning("bot %d cannot see channel %d: %s", bot.id, chat_id, missing)
-                failure = missing
-            except (UpstreamBusy, UpstreamFailed) as trouble:
-                failure = trouble
-        raise failure
+            except ChannelMissing:
+                self._note_blind(bot, chat_id)
+            except FileMissing as missing:
+                failures.append(missing)
+                if chat_id <= -CHANNEL_ID_OFFSET:
+                    break  # in a channel all bots see the same; in a private chat each its own
+            except (UpstreamBusy, TemporaryFailure, UpstreamFailed) as trouble:
+                failures.append(trouble)
+        for kind in (UpstreamBusy, TemporaryFailure, UpstreamFailed, FileMissing):
+            for failure in failures:
+                if isinstance(failure, kind):
+                    raise failure
+        raise ChannelMissing("None of the bots can see this channel.")
+
+    def _note_blind(self, bot: _Bot, chat_id: int) -> None:
+        log.warning("bot %d cannot see channel %d", bot.id, chat_id)
+        self._blind_until[bot.id, chat_id] = time.monotonic() + BLIND_FOR_S
 
     def sees(self, bot_id: int, chat_id: int) -> bool:
         """Whether the bot is not known to be blind to the channel."""
@@ -1700,20 +1770,26 @@ class TelegramGateway:
     # -- messages, remembered for each bot since access hashes and references are its own -------
 
     async def _message(self, bot: _Bot, chat_id: int, message_id: int) -> _Message:
+        """The message as it is remembered; an old memory is good once more while it is renewed."""
         known = self._messages.get((bot.id, chat_id, message_id))
-        if known and known.read_at > time.monotonic() - MESSAGE_LIFETIME_S:
-            return known
-        return await self._read_message(bot, chat_id, message_id)
+        if known is None:
+            return await self._read_message(bot, chat_id, message_id)
+        if known.read_at < time.monotonic() - MESSAGE_LIFETIME_S:
+            _ = self._begin_reading(bot, chat_id, message_id)
+        return known
 
     async def _read_message(self, bot: _Bot, chat_id: int, message_id: int) -> _Message:
         """Ask Telegram, once for all who want the same message at the same time."""
+        return await asyncio.shield(self._begin_reading(bot, chat_id, message_id))
+
+    def _begin_reading(self, bot: _Bot, chat_id: int, message_id: int) -> asyncio.Task[_Message]:
         key = (bot.id, chat_id, message_id)
         if (task := self._reading.get(key)) is None:
             task = asyncio.create_task(self._read_message_alone(bot, chat_id, message_id))
             self._reading[key] = task
-            task.add_done_callback(lambda done: self._reading.pop(key, None))
+            task.add_done_callback(lambda _: self._reading.pop(key, None))
             task.add_done_callback(consume_exception)
-        return await asyncio.shield(task)
+        return task
 
     async def _read_message_alone(self, bot: _Bot, chat_id: int, message_id: int) -> _Message:
         found = await bot.read_messages(chat_id, [message_id])
@@ -1737,16 +1813,18 @@ class TelegramGateway:
         Raises FloodWait, TemporaryFailure, UpstreamFailed, FileMissing, ChannelMissing.
         """
         bot = self._bots[bot_id]
-        message = await self._message_of(bot, file)
         try:
-            body = await self._get_file(bot, message, file, chunk)
-        except _ReferenceExpired:
-            # Another chunk may have brought a newer reference while this one was on its way.
-            newer = self._messages.get((bot.id, file.chat_id, file.message_id))
-            if newer is None or newer is message:
-                newer = await self._read_message(bot, file.chat_id, file.message_id)
-            self._check_same(newer, file)
-            body = await self._get_file(bot, newer, file, chunk)
+            message = await self._message_of(bot, file)
+            try:
+                body = await self._get_file(bot, message, file, chunk)
+            except _ReferenceExpired:
+                newer = await self._newer_message(bot, file, message)
+                body = await self._get_file(bot, newer, file, chunk)
+        except _ReferenceExpired as refusal:
+            raise TemporaryFailure("Telegram refuses a fresh file reference.") from refusal
+        except ChannelMissing:
+            self._note_blind(bot, file.chat_id)
+            raise
         expected = min(chunk.stop, file.complete_length) - chunk.offset
         if len(body) != expected:
             raise TemporaryFailure(f"Telegram sent {len(body)} bytes instead of {expected}.")
@@ -1759,6 +1837,14 @@ class TelegramGateway:
             message = await self._read_message(bot, file.chat_id, file.message_id)
         self._check_same(message, file)
         return message
+
+    async def _newer_message(self, bot: _Bot, file: RemoteFile, stale: _Message) -> _Message:
+        # Another chunk may have brought a newer reference while this one was on its way.
+        newer = self._messages.get((bot.id, file.chat_id, file.message_id))
+        if newer is None or newer is stale:
+            newer = await self._read_message(bot, file.chat_id, file.message_id)
+        self._check_same(newer, file)
+        return newer
 
     @staticmethod
     def _check_same(message: _Message, file: RemoteFile) -> None:
@@ -1773,7 +1859,7 @@ class TelegramGateway:
         for _ in range(2):
             dc_id = self._moved.get(file.media_id, file.dc_id)
             try:
-                answer = await bot.call(request, dc_id, CHUNK_TIMEOUT_S)
+                answer = await bot.call(request, dc_id)
             except _FileMoved as moved:
                 self._moved[file.media_id] = moved.dc_id
                 continue
@@ -1783,6 +1869,63 @@ class TelegramGateway:
             body: bytes = answer.bytes
             return body
         raise UpstreamFailed("Telegram moves this file from one data centre to another.")
+
+
+class _Door:
+    """A bot's way into one data centre: its key there, its link, and when to try again."""
+
+    def __init__(self) -> None:
+        self.key: Any = None
+        self._opening: asyncio.Task[_Link] | None = None
+        self._failures = 0
+        self._retry_at = 0.0  # on time.monotonic's clock
+
+    @property
+    def link(self) -> _Link | None:
+        """The open link, if there is one."""
+        task = self._opening
+        if task is None or not task.done() or task.cancelled() or task.exception():
+            return None
+        return task.result() if task.result().is_open() else None
+
+    @property
+    def is_opening(self) -> bool:
+        return self._opening is not None and not self._opening.done()
+
+    async def enter(self, connect: Callable[[_Door], Awaitable[_Link]]) -> _Link:
+        """The open link, or a new one: opened once for all who need it at the same time."""
+        if self._opening is None or (self._opening.done() and not self.link):
+            self._opening = asyncio.create_task(self._open(connect))
+            self._opening.add_done_callback(consume_exception)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self, connect: Callable[[_Door], Awaitable[_Link]]) -> _Link:
+        if (pause_s := self._retry_at - time.monotonic()) > 0:
+            await asyncio.sleep(pause_s)
+        # Counted before it is tried and forgotten at the first answer to a caller: a server that
+        # accepts and then closes must not be met by a hot loop.
+        self._failures += 1
+        self._retry_at = time.monotonic() + back_off_s(self._failures)
+        return await connect(self)
+
+    def answered(self) -> None:
+        """Forget the failures: it works."""
+        self._failures = 0
+        self._retry_at = 0.0
+
+    async def refused(self, key: Any) -> None:
+        """Forget a key that is good no longer, unless another took its place already."""
+        if self.key is key:
+            self.key = None
+        await self.close()
+
+    async def close(self) -> None:
+        link = self.link
+        if self._opening:
+            self._opening.cancel()
+            self._opening = None
+        if link:
+            await link.close()
 
 
 class _Bot:
@@ -1800,63 +1943,58 @@ class _Bot:
         self._api_id = settings.api_id
         self._api_hash = settings.api_hash
         self._data_centres = {settings.telegram.dc_id: settings.telegram}
-        self._home_dc = settings.telegram.dc_id
-        self._keys: dict[int, Any] = {}
-        # By data centre; the one to home stands under HOME, since home is only known after login.
-        self._links: dict[int, asyncio.Task[_Link]] = {}
+        self._home_dc = settings.telegram.dc_id  # known for certain once it has logged in
         self._logged_in = False
-        self._failures: Counter[int] = Counter()
+        self._home = _Door()
+        self._abroad: dict[int, _Door] = {}
         self._channels: Remembered[int, Any] = Remembered(CHANNELS_MAX)
-        self._login: asyncio.Task[None] | None = None
-        self._warming: dict[int, asyncio.Task[_Link]] = {}
+        self._background: set[asyncio.Task[Any]] = set()
         self._login_after = 0.0
+        self._flooded_until = 0.0
         self._refused = ""
         if session_string:
             session = StringSession(session_string)
             self._home_dc = session.dc_id
-            self._keys[session.dc_id] = session.auth_key
+            self._home.key = session.auth_key
             self._data_centres.setdefault(
                 session.dc_id, DataCentre(session.dc_id, session.server_address, session.port)
             )
 
     def start(self) -> None:
-        if self._home_dc not in self._keys:
-            self._login = asyncio.create_task(self._log_in_patiently())
+        if not self._home.key:
+            self._in_background(self._log_in_patiently())
 
     def warm(self, dc_id: int) -> None:
         """Begin to connect where a file was seen: a first connection takes eight round trips."""
-        if dc_id not in self._links and dc_id not in self._warming and dc_id != self._home_dc:
-            task = asyncio.create_task(self._link(dc_id))
-            task.add_done_callback(consume_exception)
-            task.add_done_callback(lambda _: self._warming.pop(dc_id, None))
-            self._warming[dc_id] = task
+        if dc_id != self._home_dc and dc_id not in self._abroad:
+            self._abroad[dc_id] = _Door()
+            self._in_background(self._link(dc_id))
 
     async def close(self) -> None:
-        for beginning in (self._login, *self._warming.values()):
-            if beginning:
-                beginning.cancel()
-        for task in tuple(self._links.values()):
-            if _is_live(task):
-                await task.result().close()
-            else:
-                task.cancel()
-        self._links.clear()
+        for task in tuple(self._background):
+            task.cancel()
+        for door in (self._home, *self._abroad.values()):
+            await door.close()
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        task.add_done_callback(consume_exception)
 
     def wait_s(self) -> float:
-        return max(0.0, self._login_after - time.monotonic())
+        """How long Telegram asked this bot to be quiet, from now."""
+        return max(0.0, max(self._login_after, self._flooded_until) - time.monotonic())
 
     def describe(self) -> dict[str, Any]:
-        home = self._links.get(HOME)
         if self._refused:
             state = "refused"
         elif self.wait_s():
             state = "flood wait"
-        elif home is None:
-            state = "not connected"
-        elif not home.done():
-            state = "logging in"
+        elif self._home.link:
+            state = "connected"
         else:
-            state = "connected" if _is_live(home) else "not connected"
+            state = "logging in" if self._home.is_opening else "not connected"
         return {
             "bot": self.id,
             "state": state,
@@ -1866,21 +2004,17 @@ class _Bot:
 
     async def _log_in_patiently(self) -> None:
         """Log in before the first viewer comes; wait as long as Telegram asks, never give up."""
-        pause_s = 1.0
-        while True:
+        while not self._refused:
             try:
-                await self._link(HOME)
+                await self._link(None)
                 return
             except FloodWait as wait:
                 log.warning("bot %d may log in again in %.0f s", self.id, wait.retry_after_s)
                 await asyncio.sleep(wait.retry_after_s)
-            except TemporaryFailure as failure:
+            except TemporaryFailure as failure:  # the door makes the pauses
                 log.warning("bot %d is not logged in yet: %s", self.id, failure)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, BACK_OFF_MAX_S)
             except UpstreamFailed as refusal:
                 log.error("bot %d cannot log in: %s", self.id, refusal)
-                return
 
     # -- what a bot can ask ------------------------------------------------------------------
 
@@ -1933,136 +2067,131 @@ class _Bot:
         return self._channels[chat_id]
 
     async def _ask(self, query: Any) -> Any:
-        """A call to the home data centre, tried again after a bad moment."""
+        """A call to the home data centre, tried again after a short wait or a bad moment."""
         request = functions.InvokeWithoutUpdatesRequest(query)
-        for attempt in range(1, CALL_ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             try:
-                return await self.call(request, HOME, CALL_TIMEOUT_S)
+                return await self.call(request, None)
+            except FloodWait as wait:
+                if attempt == CALL_ATTEMPTS or wait.retry_after_s > HOLD_MAX_S:
+                    raise
+                await asyncio.sleep(wait.retry_after_s)
             except TemporaryFailure as failure:
                 if attempt == CALL_ATTEMPTS:
                     raise
                 log.info("bot %d asks again: %s", self.id, failure)
-                await asyncio.sleep(BACK_OFF_START_S * attempt)
-        raise AssertionError("unreachable")
+                await asyncio.sleep(back_off_s(attempt))
+        raise AssertionError("the loop ends by return or raise")
 
-    async def call(self, request: Any, dc_id: int, timeout_s: float) -> Any:
-        """One request to one data centre; raises our errors only."""
+    async def call(self, request: Any, dc_id: int | None) -> Any:
+        """One request to one data centre, to home when None; raises our errors only."""
         link = await self._link(dc_id)
+        door = self._home if link.dc_id == self._home_dc else self._abroad[link.dc_id]
         try:
-            answer = await link.call(request, timeout_s)
+            answer = await link.call(request)
         except _KeyRefused:
-            self._keys.pop(link.dc_id, None)
-            await link.close()
+            await door.refused(link.key)
             raise
-        except TemporaryFailure:
-            if link.is_stuck():
-                await link.close()
+        except FloodWait as wait:
+            self._flooded_until = max(self._flooded_until, time.monotonic() + wait.retry_after_s)
             raise
-        self._failures.pop(link.dc_id, None)
+        door.answered()
         return answer
 
-    # -- links: one per data centre, opened once for all who need it at the same time --------
+    # -- doors: one to home, one to each other data centre -------------------------------------
 
-    async def _link(self, dc_id: int) -> _Link:
-        if not self._logged_in and dc_id != HOME:
-            await self._link(HOME)
-        slot = HOME if dc_id == self._home_dc else dc_id
-        task = self._links.get(slot)
-        if task is None or (task.done() and not _is_live(task)):
-            task = asyncio.create_task(self._open(slot))
-            task.add_done_callback(consume_exception)
-            self._links[slot] = task
-        return await asyncio.shield(task)
-
-    async def _open(self, slot: int) -> _Link:
-        """Connect and be authorised there; after failures only with a growing pause."""
+    async def _link(self, dc_id: int | None) -> _Link:
         if self._refused:
             raise UpstreamFailed(self._refused)
-        dc_id = slot or self._home_dc
-        if failures := self._failures[dc_id]:
-            pause_s = min(BACK_OFF_START_S * 2 ** (failures - 1), BACK_OFF_MAX_S)
-            await asyncio.sleep(pause_s)
-        # Counted before it is tried and forgotten at the first answer to a caller: a server that
-        # accepts and then closes must not be met by a hot loop.
-        self._failures[dc_id] += 1
-        return await (self._open_home() if slot == HOME else self._open_foreign(dc_id))
+        if dc_id is None or not self._logged_in or dc_id == self._home_dc:
+            if self._home.link is None and self._login_after > time.monotonic():
+                raise FloodWait(self._login_after - time.monotonic())
+            home = await self._home.enter(self._open_home)
+            if dc_id is None or dc_id == self._home_dc:
+                return home
+        door = self._abroad.setdefault(dc_id, _Door())
+        return await door.enter(lambda door: self._open_abroad(dc_id, door))
 
-    async def _open_home(self) -> _Link:
+    async def _open_home(self, door: _Door) -> _Link:
         """Log in, following the account to the data centre where it lives."""
-        if wait_s := self.wait_s():
-            raise FloodWait(wait_s)
-        for _ in range(3):
-            link = await self._connect(self._home_dc)
+        for _ in range(HOME_MOVES_MAX):
+            link = await self._connect(self._home_dc, door.key)
             try:
                 await self._introduce(link)
-                await self._authorise(link)
+                await self._authorise(link, door)
             except _BotMoved as moved:
                 await link.close()
+                door.key = None
+                # A key that was brought there from abroad must not meet the one of this login.
+                if stale := self._abroad.pop(moved.dc_id, None):
+                    await stale.close()
                 self._home_dc = moved.dc_id
                 continue
             except _KeyRefused:
                 log.warning("bot %d: its key is refused at DC %d", self.id, self._home_dc)
                 await link.close()
-                self._keys.pop(self._home_dc, None)
+                door.key = None
                 continue
             except BaseException:
                 await link.close()
                 raise
             self._logged_in = True
+            self._abroad.pop(self._home_dc, None)
             log.info("bot %d is logged in at DC %d", self.id, self._home_dc)
             return link
         raise TemporaryFailure("Telegram sends the bot from one data centre to another.")
 
-    async def _authorise(self, link: _Link) -> None:
+    async def _authorise(self, link: _Link, door: _Door) -> None:
         """Log in with the bot token, unless the key that the link began with is still good."""
-        if self._home_dc in self._keys:
-            await link.call(
-                functions.users.GetUsersRequest([types.InputUserSelf()]), CALL_TIMEOUT_S
-            )
+        if door.key:
+            await link.call(functions.users.GetUsersRequest([types.InputUserSelf()]))
             return
         login = functions.auth.ImportBotAuthorizationRequest(
             0, self._api_id, self._api_hash, self._token
         )
         try:
-            await link.call(functions.InvokeWithoutUpdatesRequest(login), CALL_TIMEOUT_S)
+            await link.call(functions.InvokeWithoutUpdatesRequest(login))
         except FloodWait as wait:
             self._login_after = time.monotonic() + wait.retry_after_s
             raise
-        except TemporaryFailure:
-            raise
-        except UpstreamFailed as refusal:
+        except _LoginRefused as refusal:
             self._refused = f"Telegram refuses the login: {refusal}"
             raise UpstreamFailed(self._refused) from refusal
-        self._keys[self._home_dc] = link.key
+        except UpstreamFailed as oddity:
+            raise TemporaryFailure(f"The login failed: {oddity}") from oddity
+        door.key = link.key
 
-    async def _open_foreign(self, dc_id: int) -> _Link:
+    async def _open_abroad(self, dc_id: int, door: _Door) -> _Link:
         """Connect to a data centre that is not home, and bring the authorization there once.
 
         Source: core.telegram.org/api/datacenter#authorization-on-multiple-dcs.
         """
-        link = await self._connect(dc_id)
+        link = await self._connect(dc_id, door.key)
         try:
-            if dc_id in self._keys:
+            if door.key:
                 await self._introduce(link)
             else:
                 exported = await self._ask(functions.auth.ExportAuthorizationRequest(dc_id))
                 query = functions.auth.ImportAuthorizationRequest(exported.id, exported.bytes)
-                await link.call(self._with_introduction(query), CALL_TIMEOUT_S)
-                self._keys[dc_id] = link.key
+                await link.call(self._with_introduction(query))
+                door.key = link.key
+        except _KeyRefused:
+            door.key = None
+            await link.close()
+            raise
         except BaseException:
             await link.close()
             raise
         return link
 
-    async def _connect(self, dc_id: int) -> _Link:
+    async def _connect(self, dc_id: int, key: Any) -> _Link:
         if dc_id not in self._data_centres:
             raise UpstreamFailed(f"Telegram names DC {dc_id} but not its address.")
-        return await _Link.open(self._data_centres[dc_id], self._keys.get(dc_id))
+        return await _Link.open(self._data_centres[dc_id], key)
 
     async def _introduce(self, link: _Link) -> None:
         """Say who we are and learn where the data centres are (help.getConfig)."""
-        query = functions.help.GetConfigRequest()
-        config = await link.call(self._with_introduction(query), CALL_TIMEOUT_S)
+        config = await link.call(self._with_introduction(functions.help.GetConfigRequest()))
         for option in config.dc_options:
             if not (option.ipv6 or option.cdn or option.media_only or option.tcpo_only):
                 where = DataCentre(option.id, option.ip_address, option.port)
@@ -2082,10 +2211,6 @@ class _Bot:
         return functions.InvokeWithLayerRequest(LAYER, introduction)
 
 
-def _is_live(task: asyncio.Task[_Link]) -> bool:
-    return task.done() and not task.cancelled() and not task.exception() and task.result().is_open()
-
-
 class _DiscardedUpdates:
     """Stands where Telethon puts updates; the worker asked for none and keeps none."""
 
@@ -2100,6 +2225,34 @@ class _TelethonLoggers(dict[str, logging.Logger]):
         return logging.getLogger(name)
 
 
+class _HeardCodec(AbridgedPacketCodec):  # type: ignore[misc]
+    """The abridged framing, telling its connection of every piece that comes in.
+
+    A line on which a MiB takes half a minute differs from a dead one by its pieces only.
+    """
+
+    async def read_packet(self, reader: asyncio.StreamReader) -> bytes:
+        length = (await reader.readexactly(1))[0]
+        if length >= 127:
+            length = int.from_bytes(await reader.readexactly(3), "little")
+        missing, pieces = length * 4, []
+        while missing:
+            piece = await reader.read(missing)
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", missing)
+            self._conn.heard_at = time.monotonic()
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+
+class _HeardConnection(ConnectionTcpAbridged):  # type: ignore[misc]
+    """A connection that knows when it last heard anything."""
+
+    packet_codec = _HeardCodec
+    heard_at = 0.0
+
+
 class _Link:
     """One encrypted connection of one bot to one data centre; never reconnects by itself.
 
@@ -2107,13 +2260,14 @@ class _Link:
     caller when the connection goes while a request is still in its queue; both are added here.
     """
 
-    def __init__(self, sender: Any, dc_id: int) -> None:
+    def __init__(self, sender: Any, connection: Any, dc_id: int) -> None:
         self.dc_id = dc_id
         self._sender = sender
+        self._connection = connection
         self._lost: asyncio.Future[None] = sender.disconnected
         self._lost.add_done_callback(consume_exception)
         self._waiting = 0
-        self._heard_at = time.monotonic()
+        self._pings = asyncio.create_task(self._keep_alive())
 
     @classmethod
     async def open(cls, where: DataCentre, key: Any) -> _Link:
@@ -2128,7 +2282,7 @@ class _Link:
             connect_timeout=CONNECT_TIMEOUT_S,
             updates_queue=_DiscardedUpdates(),
         )
-        connection = ConnectionTcpAbridged(where.host, where.port, where.dc_id, loggers=loggers)
+        connection = _HeardConnection(where.host, where.port, where.dc_id, loggers=loggers)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await sender.connect(connection)
@@ -2137,7 +2291,7 @@ class _Link:
             if not isinstance(error, Exception):
                 raise
             raise TemporaryFailure(f"DC {where.dc_id} cannot be reached.") from error
-        return cls(sender, where.dc_id)
+        return cls(sender, connection, where.dc_id)
 
     @property
     def key(self) -> Any:
@@ -2147,89 +2301,105 @@ class _Link:
     def is_open(self) -> bool:
         return bool(self._sender.is_connected()) and not self._lost.done()
 
-    def is_stuck(self) -> bool:
-        """Whether nothing was heard for long enough to give the connection up."""
-        return time.monotonic() - self._heard_at > STUCK_AFTER_S
-
-    async def call(self, request: Any, timeout_s: float) -> Any:
-        """The answer to one request; raises our errors, and TemporaryFailure when there is none."""
+    async def call(self, request: Any) -> Any:
+        """The answer to one request; raises our errors, TemporaryFailure after a silence."""
         if not self._waiting:
-            self._heard_at = time.monotonic()
+            self._connection.heard_at = time.monotonic()
         try:
             answer = self._sender.send(request)
         except ConnectionError as error:
             raise TemporaryFailure("The connection to Telegram is closed.") from error
         self._waiting += 1
         try:
-            await asyncio.wait(
-                {answer, self._lost}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not answer.done():
-                lost = self._lost.done()
-                what = "The connection to Telegram was lost." if lost else "Telegram is silent."
-                raise TemporaryFailure(what)
+            await self._wait(answer)
         finally:
             self._waiting -= 1
             answer.cancel()
-        self._heard_at = time.monotonic()
         if answer.cancelled():
-            raise TemporaryFailure("The connection to Telegram was closed.")
+            raise TemporaryFailure("The connection to Telegram was lost.")
         if (refusal := answer.exception()) is not None:
             raise _translated(refusal) from refusal
         return answer.result()
 
+    async def _wait(self, answer: asyncio.Future[Any]) -> None:
+        """Until the answer is there or the connection lost; one that is silent is given up."""
+        while not answer.done() and not self._lost.done():
+            patience_s = self._connection.heard_at + SILENCE_MAX_S - time.monotonic()
+            if patience_s <= 0:
+                await self.close()
+                raise TemporaryFailure("Telegram is silent.")
+            await asyncio.wait(
+                {answer, self._lost}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+            )
+
+    async def _keep_alive(self) -> None:
+        """Ping now and then: a line that died unheard is found before a viewer needs it."""
+        with contextlib.suppress(TemporaryFailure, UpstreamFailed):
+            while self.is_open():
+                await asyncio.sleep(PING_EVERY_S)
+                await self.call(functions.PingRequest(secrets.randbits(62)))
+
     async def close(self) -> None:
+        if self._pings is not asyncio.current_task():
+            self._pings.cancel()
+        # Telethon waits up to 10 s for a dead line to close in good order; nobody else should.
+        if self._connection._writer is not None:
+            self._connection._writer.transport.abort()
         await self._sender.disconnect()
 
 
-# Telethon's errors in the words of this file, the first that fits (core.telegram.org/api/errors).
-_TRANSLATIONS: tuple[tuple[tuple[str, ...], Callable[[Any, str], Exception]], ...] = (
-    (
-        ("FloodWaitError", "FloodPremiumWaitError"),
-        lambda error, name: FloodWait(max(1, error.seconds)),
-    ),
-    (
-        (
-            "FileReferenceExpiredError",
-            "FileReferenceInvalidError",
-            "FileReferenceEmptyError",
-            "FilerefUpgradeNeededError",
-        ),
-        lambda error, name: _ReferenceExpired("The file reference has expired."),
-    ),
-    (("FileMigrateError",), lambda error, name: _FileMoved(error.new_dc)),
-    (("UserMigrateError", "NetworkMigrateError"), lambda error, name: _BotMoved(error.new_dc)),
-    (
-        ("UnauthorizedError", "AuthKeyDuplicatedError", "AuthKeyNotFound"),
-        lambda error, name: _KeyRefused(f"Telegram refuses the key: {name}."),
-    ),
-    (
-        ("ChannelInvalidError", "ChannelPrivateError", "PeerIdInvalidError"),
-        lambda error, name: ChannelMissing("The bot cannot see this channel."),
-    ),
-    (
-        ("ServerError", "TimedOutError", "RpcCallFailError", "RpcMcgetFailError"),
-        lambda error, name: TemporaryFailure(f"Telegram has internal trouble: {name}."),
-    ),
-    (
-        ("RPCError",),
-        lambda error, name: UpstreamFailed(f"Telegram refuses: {error.message or name}."),
-    ),
-    (
-        ("InvalidBufferError", "InvalidChecksumError", "SecurityError"),
-        lambda error, name: TemporaryFailure("The connection to Telegram broke."),
-    ),
+def _named(*names: str) -> tuple[type[Any], ...]:
+    return tuple(getattr(telethon_errors, name) for name in names)
+
+
+# Telethon's errors, the first group that fits (core.telegram.org/api/errors).
+_FLOODS = _named("FloodWaitError", "FloodPremiumWaitError")
+_STALE_REFERENCES = _named(
+    "FileReferenceExpiredError",
+    "FileReferenceInvalidError",
+    "FileReferenceEmptyError",
+    "FilerefUpgradeNeededError",
 )
+_FILE_MOVES = _named("FileMigrateError")
+_BOT_MOVES = _named("UserMigrateError", "NetworkMigrateError", "PhoneMigrateError")
+_LOGIN_REFUSALS = _named(
+    "AccessTokenInvalidError",
+    "AccessTokenExpiredError",
+    "ApiIdInvalidError",
+    "ApiIdPublishedFloodError",
+)
+_KEY_REFUSALS = _named("UnauthorizedError", "AuthKeyDuplicatedError", "AuthKeyNotFound")
+_CHANNEL_REFUSALS = _named("ChannelInvalidError", "ChannelPrivateError", "PeerIdInvalidError")
+_PASSING_TROUBLE = _named(
+    *("ServerError", "TimedOutError", "RpcCallFailError", "RpcMcgetFailError"),
+    *("InvalidBufferError", "InvalidChecksumError", "SecurityError", "BadMessageError"),
+)
+_PASSING_TEXTS = frozenset({"INPUT_FETCH_FAIL", "MSG_WAIT_FAILED", "API_GATEWAY_TOO_BUSY"})
 
 
 def _translated(error: BaseException) -> Exception:
-    name = type(error).__name__.removesuffix("Error")
-    for class_names, translation in _TRANSLATIONS:
-        if isinstance(error, tuple(getattr(telethon_errors, each) for each in class_names)):
-            return translation(error, name)
-    if isinstance(error, (OSError, EOFError)):
-        return TemporaryFailure("The connection to Telegram was lost.")
-    return UpstreamFailed(f"Telegram could not be asked: {name}.")
+    """Telethon's error in the words of this file."""
+    # Errors that Telethon has a class for are named by it; the others carry Telegram's own text.
+    name = vars(error).get("message") or type(error).__name__.removesuffix("Error")
+    if isinstance(error, _FLOODS):
+        return FloodWait(max(1, error.seconds))
+    for classes, translation in (
+        (_STALE_REFERENCES, _ReferenceExpired(name)),
+        (_LOGIN_REFUSALS, _LoginRefused(name)),
+        (_KEY_REFUSALS, _KeyRefused(f"Telegram refuses the key: {name}.")),
+        (_CHANNEL_REFUSALS, ChannelMissing("The bot cannot see this channel.")),
+        (_PASSING_TROUBLE, TemporaryFailure(f"Telegram has trouble: {name}.")),
+        ((OSError, EOFError), TemporaryFailure("The connection to Telegram was lost.")),
+    ):
+        if isinstance(error, classes):
+            return translation
+    if isinstance(error, _FILE_MOVES):
+        return _FileMoved(error.new_dc)
+    if isinstance(error, _BOT_MOVES):
+        return _BotMoved(error.new_dc)
+    if name in _PASSING_TEXTS:
+        return TemporaryFailure(f"Telegram has trouble: {name}.")
+    return UpstreamFailed(f"Telegram refuses: {name}.")
 
 
 # -- from Telegram's messages to our values ------------------------------------------------------
@@ -2348,7 +2518,7 @@ def _mime_type(given: str, name: str) -> str:
 # 11. Assembly: the parts put together, started and stopped
 # ------------------------------------------------------------------------------------------------
 
-SHUTDOWN_TIMEOUT_S = 25.0  # Render kills a process 30 s after it asked it to stop
+SHUTDOWN_TIMEOUT_S = 12.0  # aiohttp waits twice; Render kills a process after 30 s
 KEEP_ALIVE_S = 75.0
 _SECRETS = re.compile(
     r"eyJ[\w-]+\.[\w-]+\.[\w-]*|\b\d{4,}:[\w-]{20,}|(?<=token=)[^&\s\"']+", re.ASCII
