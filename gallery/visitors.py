@@ -17,6 +17,7 @@ import functools
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -77,7 +78,7 @@ def for_visitors(handler: Handler) -> Handler:
 async def play_share(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v/{share}[?download=1]: 307 to the file at the worker, signed afresh."""
     share = await _share_of(request)
-    url, _ = _sign(request, share, await _file_of(request, share))
+    url = _sign(request, share, await _file_of(request, share)).url
     download = "&download=1" if request.query.get("download") == "1" else ""
     return web.Response(status=307, headers={"Location": url + download})
 
@@ -99,9 +100,9 @@ async def share_url(request: web.Request) -> web.StreamResponse:
     """GET /api/share/{share}/url?attempt=: the worker's URL as JSON, for the player page."""
     share = await _share_of(request)
     file = await _file_of(request, share)
-    url, expires_at = _sign(request, share, file)
+    signed = _sign(request, share, file)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
-    return web.json_response({"url": url, "expires_at": expires_at, **facts})
+    return web.json_response({**asdict(signed), **facts})
 
 
 @for_visitors
@@ -111,8 +112,10 @@ async def embed_page(request: web.Request) -> web.StreamResponse:
     file = await _file_of(request, share)
     links = Links(base_url(request), request.match_info["share"])
     width, height = _size_within(file, EMBED_MAX_PX, EMBED_MAX_PX)
+    signed = _sign(request, share, file)
     values = {
-        "source": _sign(request, share, file)[0],
+        "source": signed.url,
+        "lasts_s": str(signed.lasts_s),
         "picture": f"/v/{links.share}",
         "download": f"/v/{links.share}?download=1",
         "link": links.url,
@@ -245,7 +248,7 @@ async def _checked(request: web.Request, share: Share | None) -> Share:
         raise ApiError(404, "share_not_found", "This link is incomplete or was never one of ours.")
     gone = share.has_ended(time.time()) or share.chat_id not in request.app[SETTINGS].channels
     if gone or await request.app[SHARES].is_revoked(share.id):
-        raise ApiError(410, "share_ended", "This link has ended.")
+        raise ApiError(410, "share_ended", "This link has ended. Whoever sent it can make a new one.")
     return share
 
 
@@ -269,18 +272,27 @@ def _unknown_film(share: Share) -> MediaFile:
     return MediaFile.from_listing({**ids, **blank})
 
 
-def _sign(request: web.Request, share: Share, file: MediaFile) -> tuple[str, int]:
-    """The file at the worker, and when the token in that URL ends."""
+@dataclass(frozen=True)
+class _Signed:
+    """A file at the worker: its URL, when the token in it ends, how long the worker renews it."""
+
+    url: str
+    expires_at: int
+    lasts_s: int
+
+
+def _sign(request: web.Request, share: Share, file: MediaFile) -> _Signed:
     settings, now = request.app[SETTINGS], time.time()
     attempt = request.query.get("attempt", "0")
     worker_url = worker_for(
         settings.worker_urls, file, int(attempt[:6]) if attempt.isdecimal() else 0
     )
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
+    renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    token = tokens.visitor_token(*ids, now, expires_at)
-    grant = tokens.renewal_grant(*ids, _end(share, now, tokens.RENEWAL_LIFETIME_S))
-    return f"{stream_url(worker_url, file, token)}&renew={grant}", expires_at
+    grant = tokens.renewal_grant(*ids, renewed_until)
+    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at))
+    return _Signed(f"{url}&renew={grant}", expires_at, renewed_until - int(now))
 
 
 def _end(share: Share, now: float, lifetime_s: int) -> int:
@@ -317,7 +329,7 @@ def _refusal(request: web.Request, problem: ApiError) -> web.Response:
     is_api = request.path.startswith(("/api/", "/oembed"))
     if is_api or "text/html" not in request.headers.get("Accept", ""):
         return problem.response()
-    title = {404: "Nothing here", 410: "This link has ended"}.get(problem.status, "Not now")
+    title = {404: "Nothing here", 410: "No longer open"}.get(problem.status, "Not now")
     page = "share-problem.html", title, {"message": problem.message}, problem.status
     response = request.app[PAGES].response(*page)
     if problem.retry_after_s is not None:

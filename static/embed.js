@@ -6,8 +6,10 @@ import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./troub
 
 const SHOW_AFTER_MS = 300; // shorter waits are not worth a word
 const STALL_PATIENCE_MS = 15_000; // a browser mends a cut connection by itself in a second or two
+const STALE_PATIENCE_MS = 500; // Chromium asks an address that answers 401 for half a minute
 const LOAD_PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
 const ATTEMPTS_MAX = 100; // with the delays of trouble.js between six and seven minutes
+const POINTED_AT_MS = 3_000;
 const SKIP_S = 5;
 const LONG_SKIP_S = 10;
 const VOLUME_STEP = 0.1;
@@ -29,9 +31,12 @@ const wanted = {
   position: Number(options.get("t")) || 0,
   playing: options.get("autoplay") === "1",
 };
+/** When the film's address stops being renewed by the worker, in this machine's milliseconds. */
+let staleAt = Date.now() + Number(film.dataset.lasts) * 1000;
 let isRecovering = false;
 let statusTimer = 0;
 let stallTimer = 0;
+let pointTimer = 0;
 
 /** @param {string | null} text */
 function showStatus(text) {
@@ -46,10 +51,14 @@ function showStatus(text) {
   }, SHOW_AFTER_MS);
 }
 
-/** @param {string | null} text */
-function showProblem(text) {
+/**
+ * @param {string | null} text
+ * @param {boolean} [canPass] whether trying again may help
+ */
+function showProblem(text, canPass = false) {
   problem.hidden = text === null;
   problemText.textContent = text;
+  retry.hidden = !canPass;
 }
 
 /** @param {Partial<typeof wanted>} change */
@@ -70,7 +79,8 @@ function watch() {
   }
   showStatus("Buffering…");
   clearTimeout(stallTimer);
-  stallTimer = window.setTimeout(() => isStarved() && void recover(), STALL_PATIENCE_MS);
+  const patienceMs = Date.now() < staleAt ? STALL_PATIENCE_MS : STALE_PATIENCE_MS;
+  stallTimer = window.setTimeout(() => isStarved() && void recover(), patienceMs);
 }
 
 function calm() {
@@ -95,7 +105,7 @@ async function recover() {
       break;
     }
     if (!outcome.trouble || attempt >= ATTEMPTS_MAX) {
-      showProblem(outcome.message);
+      showProblem(outcome.message, outcome.trouble !== null);
       break;
     }
     showStatus(describeTrouble(outcome.trouble, navigator.onLine));
@@ -117,12 +127,13 @@ async function tryOnce(attempt) {
     if (!signed.ok) {
       return await refusal(signed);
     }
-    const { url } = await signed.json();
+    const { url, lasts_s: lasts } = await signed.json();
     const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store" });
     if (!byte.ok) {
       return await refusal(byte);
     }
     await byte.body?.cancel();
+    staleAt = Date.now() + lasts * 1000;
     return (await load(url)) ? null : { message: NOT_PLAYABLE, trouble: null };
   } catch {
     return { message: UNREACHABLE, trouble: { code: "offline", status: 0, retryAfter: 0 } };
@@ -200,6 +211,13 @@ function toggleFullScreen() {
   done.catch(() => showStatus(null));
 }
 
+/** Someone points at the film: the title is shown for as long as browsers show their controls. */
+function pointAt() {
+  stage.classList.add("is-pointed-at");
+  clearTimeout(pointTimer);
+  pointTimer = window.setTimeout(() => stage.classList.remove("is-pointed-at"), POINTED_AT_MS);
+}
+
 /** @type {Record<string, () => void>} */
 const KEYS = {
   " ": () => (film.paused ? play() : film.pause()),
@@ -246,6 +264,7 @@ on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.
 on(["waiting", "stalled", "seeking", "progress"], watch);
 on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
 on(["error"], () => void recover());
+stage.addEventListener("pointermove", pointAt);
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });
 

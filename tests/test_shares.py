@@ -372,6 +372,7 @@ async def test_nothing_outlives_the_share(house: House, film: Post) -> None:
     assert claims_of(query["renew"], "renewal")["exp"] == end.expires_at
     body = await (await house.go(f"/api/share/{share}/url")).json()
     assert body["expires_at"] == end.expires_at
+    assert body["lasts_s"] in (599, 600)
 
 
 async def test_the_player_page_can_ask_for_a_fresh_url(house: House, film: Post) -> None:
@@ -456,7 +457,7 @@ async def test_a_garbled_share_is_a_404(house: House, film: Post, door: str) -> 
 
 async def test_people_get_a_page_that_may_stand_in_a_frame(house: House, film: Post) -> None:
     for share, status, title in (
-        (house.signed(film, -1), 410, "This link has ended"),
+        (house.signed(film, -1), 410, "No longer open"),
         ("x", 404, "Nothing here"),
     ):
         response = await house.go(f"/embed/{share}", **HTML)

@@ -1,0 +1,326 @@
+"""Shared films on pages of other sites, in real browsers: bare elements, frames, scripts.
+
+Goal: a link pasted into somebody's page plays there over the ends of its tokens, from any place of
+the film, and the player in a frame mends itself and obeys the keyboard. Method: a site on another
+origin holds the link; tokens live for seconds; each jump goes to where nothing was fetched yet, so
+that the browser has to ask the address it knows, whose token has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import worker
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from conftest import JWT_SECRET, Stage, StartClient
+from firefox import open_firefox
+from playwright.async_api import Page, Request, async_playwright, expect
+
+import backend
+from gallery import tokens
+from gallery.settings import Settings
+from gallery.share_store import SHARES
+from gallery.shares import new_share, write_share
+from telegram_simulator.content import BytesContent
+from telegram_simulator.looped_film import LoopedFilm
+from telegram_simulator.sample_films import make_sample_pictures
+from telegram_simulator.world import PhotoSize, Post
+
+# The first run makes the sample films; browsers are slow to start on a busy machine.
+pytestmark = pytest.mark.timeout(180)
+TOKEN_LIFETIME_S = 2
+EXPIRIES = 2
+TURNS = 400  # of a film of 8 s: nearly an hour, more than any browser takes in advance
+PATIENCE_S = 30
+
+HAS_COME_TO = """new Promise((resolve, reject) => {
+  const end = performance.now() + %(patience)s * 1000;
+  const look = () => {
+    const film = document.querySelector("video");
+    if (film.currentTime >= %(at)s && film.readyState >= 3) {
+      resolve(film.currentTime);
+    } else if (performance.now() > end) {
+      reject(new Error(`stuck at ${film.currentTime}: ${film.error?.message ?? "no error"}`));
+    } else {
+      setTimeout(look, 20);
+    }
+  };
+  look();
+})"""
+
+
+class Tab(Protocol):
+    """A page, or a frame in it, in one of the browsers."""
+
+    async def evaluate(self, expression: str) -> Any: ...
+
+
+async def has_come_to(tab: Tab, at: float) -> None:
+    await tab.evaluate(HAS_COME_TO % {"at": at, "patience": PATIENCE_S})
+
+
+@dataclass
+class Site:
+    """A shared film, the gallery it is shared from, and a site of another origin."""
+
+    stage: Stage
+    post: Post
+    film: LoopedFilm
+    gallery: TestClient[Any, Any]
+    elsewhere: TestClient[Any, Any]
+    pages: dict[str, str]
+
+    def link(self, door: str = "v", lifetime_s: int | None = None) -> str:
+        """A link that never ends, or one that did long ago."""
+        made = new_share(self.stage.channel.chat_id, self.post.id, lifetime_s, 0)
+        return str(self.gallery.make_url(f"/{door}/{write_share(JWT_SECRET, made)}"))
+
+    def page(self, body: str) -> str:
+        """The address of a page with this body on the other site."""
+        path = f"/{len(self.pages)}"
+        self.pages[path] = f"<!DOCTYPE html><title>Elsewhere</title><body>{body}</body>"
+        return str(self.elsewhere.make_url(path)).replace("127.0.0.1", "localhost")
+
+    async def watch_over_expiries(self, tab: Tab) -> None:
+        """Play; then, each time the token has ended, jump to a place never fetched."""
+        await has_come_to(tab, 0.3)
+        for turn in range(1, EXPIRIES + 1):
+            await asyncio.sleep(TOKEN_LIFETIME_S + 1)
+            at = self.film.duration_s * turn / (EXPIRIES + 1)
+            await tab.evaluate(f"document.querySelector('video').currentTime = {at}")
+            await has_come_to(tab, at + 0.5)
+
+
+@pytest.fixture(scope="session")
+def film(sample_films: list[Path]) -> LoopedFilm:
+    return LoopedFilm(sample_films[0], TURNS)
+
+
+@pytest.fixture(scope="session")
+def poster(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_sample_pictures(tmp_path_factory.mktemp("pictures"))[0].read_bytes()
+
+
+@pytest.fixture
+async def site(
+    stage: Stage,
+    film: LoopedFilm,
+    poster: bytes,
+    start_worker: Callable[..., Awaitable[TestClient[Any, Any]]],
+    aiohttp_client: StartClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Site:
+    monkeypatch.setattr(tokens, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
+    monkeypatch.setattr(worker, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
+    post = stage.post(
+        film,
+        file_name="A night on the horizon.mp4",
+        kind="video",
+        duration_s=film.duration_s,
+        width=1280,
+        height=720,
+        thumbnails=(PhotoSize("m", 320, 180, BytesContent(poster)),),
+    )
+    stream = await start_worker()
+    environment = {**stage.environment(), "WORKER_URL": str(stream.make_url("/"))}
+    settings = Settings.from_env({**environment, "GALLERY_PASSWORD": "correct horse battery"})
+    gallery = await aiohttp_client(await asyncio.to_thread(backend.create_app, settings))
+    pages: dict[str, str] = {}
+
+    async def show(request: web.Request) -> web.Response:
+        return web.Response(text=pages.get(request.path, ""), content_type="text/html")
+
+    elsewhere = web.Application()
+    elsewhere.router.add_get("/{path:.*}", show)
+    return Site(stage, post, film, gallery, await aiohttp_client(elsewhere), pages)
+
+
+@asynccontextmanager
+async def open_chromium(**options: Any) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+        )
+        page = await browser.new_page(**options)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        await browser.close()
+        assert errors == []
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    async with open_chromium(viewport={"width": 960, "height": 600}) as page:
+        yield page
+
+
+def statuses_of(page: Page, path: str) -> list[int]:
+    """Fills with the status of every answer below this path."""
+    seen: list[int] = []
+
+    def note(response: Any) -> None:
+        if path in response.url:
+            seen.append(response.status)
+
+    page.on("response", note)
+    return seen
+
+
+# -- The link itself, in pages that know nothing of us ------------------------------------------
+
+
+async def test_a_bare_element_plays_over_expiries_in_chromium(site: Site, page: Page) -> None:
+    statuses = statuses_of(page, "/stream/")
+    await page.goto(site.page(f'<video src="{site.link()}" muted autoplay></video>'))
+    await site.watch_over_expiries(page)
+    assert statuses.count(307) >= EXPIRIES  # the worker renewed, each time
+    assert set(statuses) <= {206, 307}
+
+
+async def test_a_bare_element_plays_over_expiries_in_firefox(site: Site, tmp_path: Path) -> None:
+    async with open_firefox(tmp_path / "profile") as tab:
+        await tab.goto(site.page(f'<video src="{site.link()}" muted autoplay></video>'))
+        await site.watch_over_expiries(tab)
+
+
+async def test_an_element_with_crossorigin_plays_and_its_picture_may_be_read(
+    site: Site, page: Page
+) -> None:
+    element = f'<video src="{site.link()}" crossorigin muted autoplay></video>'
+    await page.goto(site.page(element))
+    await site.watch_over_expiries(page)
+    pixels = await page.evaluate(
+        """() => {
+          const canvas = document.createElement("canvas").getContext("2d");
+          canvas.drawImage(document.querySelector("video"), 0, 0);
+          return canvas.getImageData(0, 0, 1, 1).data.length;
+        }"""
+    )
+    assert pixels == 4
+
+
+async def test_a_script_elsewhere_reads_a_range_and_an_errors_code(site: Site, page: Page) -> None:
+    await page.goto(site.page(""))
+    read = """async ([url, range]) => {
+      const response = await fetch(url, { headers: { Range: range } });
+      return [response.status, [...new Uint8Array(await response.arrayBuffer())]];
+    }"""
+    for span in ("bytes=1000-1009", "bytes=1000-1004,1005-1009"):  # the second asks for a preflight
+        status, content = await page.evaluate(read, [site.link(), span])
+        assert status == 206
+        if "," not in span:
+            assert bytes(content) == site.film.read(1000, 10)
+    code = await page.evaluate(
+        "async (url) => (await (await fetch(url)).json()).error.code", site.link(lifetime_s=1)
+    )
+    assert code == "share_ended"
+
+
+# -- The player in a frame ----------------------------------------------------------------------
+
+
+async def open_frame(site: Site, page: Page, query: str = "?autoplay=1", **link: Any) -> Any:
+    source = site.link("embed", **link) + query
+    allow = 'allow="autoplay; fullscreen" allowfullscreen'
+    await page.goto(site.page(f'<iframe src="{source}" width=640 height=360 {allow}></iframe>'))
+    return page.frames[1]
+
+
+async def test_the_player_in_a_frame_plays_over_expiries(site: Site, page: Page) -> None:
+    refused: list[Request] = []
+    page.on("requestfailed", lambda request: refused.append(request))
+    frame = await open_frame(site, page)
+    await site.watch_over_expiries(frame)
+    assert await frame.title() == "A night on the horizon"
+    assert [each.url for each in refused if "/stream/" not in each.url] == []
+
+
+async def test_the_player_mends_what_the_grant_cannot(
+    site: Site, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "RENEWAL_LIFETIME_S", TOKEN_LIFETIME_S)
+    renewals = statuses_of(page, "/api/share/")
+    frame = await open_frame(site, page)
+    await frame.evaluate("document.querySelector('video').playbackRate = 1.25")
+    await site.watch_over_expiries(frame)
+    assert renewals == [200] * EXPIRIES
+    assert await frame.evaluate("document.querySelector('video').playbackRate") == 1.25
+    await expect(frame.locator("#status")).to_be_hidden()
+
+
+async def test_the_player_says_when_the_link_was_ended(
+    site: Site, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "RENEWAL_LIFETIME_S", TOKEN_LIFETIME_S)
+    frame = await open_frame(site, page)
+    await has_come_to(frame, 0.3)
+    share_id = frame.url.rpartition("/")[2][:12]
+    app: Any = site.gallery.app
+    await app[SHARES].revoke(share_id, 1)
+    await asyncio.sleep(TOKEN_LIFETIME_S + 1)
+    await frame.evaluate("document.querySelector('video').currentTime = 2000")
+    await expect(frame.get_by_role("alert")).to_contain_text("This link has ended.")
+    await expect(frame.get_by_role("button")).to_be_hidden()  # trying again would not help
+
+
+async def test_an_ended_link_is_a_friendly_page_in_the_frame(site: Site, page: Page) -> None:
+    frame = await open_frame(site, page, lifetime_s=1)
+    await expect(frame.get_by_role("heading")).to_have_text("No longer open")
+    await expect(frame.locator("main")).to_contain_text("Whoever sent it can make a new one.")
+
+
+async def test_the_player_opens_at_a_time_and_waits_for_its_viewer(site: Site, page: Page) -> None:
+    await page.goto(site.link("embed") + "?t=90")
+    await has_come_to(page, 90)
+    assert await page.evaluate("document.querySelector('video').paused")
+    poster = page.locator("video")
+    assert (await poster.get_attribute("poster") or "").endswith("/poster")
+
+
+async def test_the_keyboard_works_wherever_the_focus_is_and_once_for_each_key(
+    site: Site, page: Page
+) -> None:
+    async def state(name: str) -> Any:
+        return await page.evaluate(f"document.querySelector('video').{name}")
+
+    for focus in ("document.activeElement.blur()", "document.querySelector('video').focus()"):
+        await page.goto(site.link("embed") + "?t=100")
+        await has_come_to(page, 100)
+        await page.evaluate(focus)
+        for key, change in (("ArrowRight", 5), ("l", 10), ("j", -10), ("ArrowLeft", -5)):
+            before = await state("currentTime")
+            await page.keyboard.press(key)
+            assert await state("currentTime") == pytest.approx(before + change, abs=0.1), key
+        await page.keyboard.press("m")
+        assert await state("muted")
+        await page.keyboard.press("ArrowDown")
+        assert await state("volume") == pytest.approx(0.9)
+        for key in ("k", " "):
+            await page.keyboard.press(key)
+            assert not await state("paused")
+            await page.keyboard.press(key)
+            assert await state("paused")
+        await page.keyboard.press("f")
+        await page.wait_for_function("document.fullscreenElement?.id === 'stage'")
+        await page.keyboard.press("F")
+        await page.wait_for_function("!document.fullscreenElement")
+
+
+async def test_the_player_fits_phones_and_wide_screens(site: Site, page: Page) -> None:
+    for width, height in ((390, 844), (1440, 900), (320, 180)):
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.goto(site.link("embed"))
+        await has_come_to(page, 0)
+        box = await page.locator("video").bounding_box()
+        assert box == {"x": 0, "y": 0, "width": width, "height": height}
+        assert await page.evaluate("document.documentElement.scrollHeight <= innerHeight")
