@@ -133,12 +133,13 @@ class _Environment:
         return self.url(name, value) if value else None
 
     def frame_ancestors(self, name: str, default: str) -> str:
-        """Sources for CSP's frame-ancestors (CSP 3 section 6.4.2): `*`, `'none'` or sites."""
-        sources = [item.strip() for item in self.text(name, default).split(",")]
-        keywords = ("*", "'none'", "'self'")
-        if not all(item in keywords or _FRAME_SOURCE.fullmatch(item) for item in sources):
-            self.problems.append(f"{name} is not *, 'none', or sites with commas between")
-        return " ".join(sources)
+        """Sources for CSP's frame-ancestors (CSP 3 section 6.4.2): `*`, `none`, `self` or sites."""
+        # CSP wants its keywords in quotes and takes a bare `self` for the name of a host.
+        quoted = {"none": "'none'", "self": "'self'"}
+        items = [item.strip().strip("'") for item in self.text(name, default).split(",")]
+        if not all(item == "*" or _FRAME_SOURCE.fullmatch(item) for item in items):
+            self.problems.append(f"{name} is not *, none, self, or sites with commas between")
+        return " ".join(quoted.get(item, item) for item in items)
 
     def host(self, name: str, *, open_to_all: bool) -> str:
         """Without a password the gallery is for this machine only, whatever HOST says."""

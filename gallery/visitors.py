@@ -248,7 +248,9 @@ async def _checked(request: web.Request, share: Share | None) -> Share:
         raise ApiError(404, "share_not_found", "This link is incomplete or was never one of ours.")
     gone = share.has_ended(time.time()) or share.chat_id not in request.app[SETTINGS].channels
     if gone or await request.app[SHARES].is_revoked(share.id):
-        raise ApiError(410, "share_ended", "This link has ended. Whoever sent it can make a new one.")
+        raise ApiError(
+            410, "share_ended", "This link has ended. Whoever sent it can make a new one."
+        )
     return share
 
 

@@ -575,6 +575,15 @@ async def test_frames_can_be_kept_to_some_sites(film: Post, open_house: StartHou
         assert page.headers["Content-Security-Policy"].endswith("frame-ancestors 'none'")
 
 
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [("", "*"), ("none", "'none'"), ("'none'", "'none'"), ("self, a.example", "'self' a.example")],
+)
+def test_frame_ancestors_keywords_need_no_quotes(value: str, policy: str, stage: Stage) -> None:
+    environment = {**stage.environment(), "WORKER_URL": "http://w", "FRAME_ANCESTORS": value}
+    assert Settings.from_env(environment).frame_ancestors == policy
+
+
 @pytest.mark.parametrize("value", ["*; script-src *", "https://a.example b", "javascript:", "a,,b"])
 def test_frame_ancestors_cannot_write_other_policies(value: str, stage: Stage) -> None:
     environment = {**stage.environment(), "WORKER_URL": "http://w", "FRAME_ANCESTORS": value}
