@@ -19,8 +19,23 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {string | null} thumbnail a URL at the worker
  */
 
-/** @typedef {{files: MediaFile[], next: string | null, reading: boolean}} FilePage */
-/** @typedef {{query: string, kind: string}} Filter */
+/** @typedef {{state: "reading" | "ready", files: number, messages_read: number}} IndexState */
+/** @typedef {{files: MediaFile[], next: string | null, total: number, index: IndexState}} FilePage */
+/** @typedef {{query: string, kind: string, channel: string, sort: string}} Filter */
+/** @typedef {{chat_id: number, title: string, files: number}} Channel */
+
+/**
+ * A link to one file for people without a password.
+ * @typedef {object} Share
+ * @property {string} id
+ * @property {number} chat_id
+ * @property {number} message_id
+ * @property {string} url
+ * @property {string} m3u_url
+ * @property {string} embed_code
+ * @property {number | null} expires_at in Unix seconds, null for never
+ * @property {boolean} [revoked]
+ */
 
 /** Why there is no answer. `code` is the backend's, or `offline` when it could not be asked. */
 export class ApiError extends Error {
@@ -69,9 +84,21 @@ async function getJson(path, signal) {
  * @returns {Promise<{body: any, date: number}>} the date in Unix seconds
  */
 async function getAnswer(path, signal) {
+  const response = await ask(path, { signal });
+  const date = Date.parse(response.headers.get("Date") ?? "") || Date.now();
+  return { body: await response.json(), date: date / 1000 };
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ * @returns {Promise<Response>} a good one
+ */
+async function ask(path, { signal, ...options }) {
   let response;
   try {
-    response = await fetch(path, { signal, headers: { Accept: "application/json" } });
+    const headers = { Accept: "application/json", ...options.headers };
+    response = await fetch(path, { ...options, signal, headers });
   } catch (error) {
     if (signal?.aborted) {
       throw error;
@@ -85,8 +112,7 @@ async function getAnswer(path, signal) {
   if (!response.ok) {
     throw await errorFrom(response);
   }
-  const date = Date.parse(response.headers.get("Date") ?? "") || Date.now();
-  return { body: await response.json(), date: date / 1000 };
+  return response;
 }
 
 /**
@@ -96,8 +122,37 @@ async function getAnswer(path, signal) {
  * @returns {Promise<FilePage>}
  */
 export function listFiles(filter, cursor, signal) {
-  const query = new URLSearchParams({ ...filter, cursor: cursor ?? "" });
-  return getJson(`/api/files?${query}`, signal);
+  const given = Object.entries({ ...filter, cursor: cursor ?? "" }).filter(([, value]) => value);
+  return getJson(`/api/files?${new URLSearchParams(given)}`, signal);
+}
+
+/** @returns {Promise<Channel[]>} */
+export async function listChannels() {
+  return (await getJson("/api/channels")).channels;
+}
+
+/** @returns {Promise<{shares: Share[], durable: boolean}>} */
+export function listShares() {
+  return getJson("/api/shares");
+}
+
+/**
+ * @param {MediaFile} file
+ * @param {number | null} seconds until it ends, null for never
+ * @returns {Promise<Share>}
+ */
+export async function createShare({ chat_id, message_id }, seconds) {
+  const response = await ask("/api/shares", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ chat_id, message_id, expires_in_s: seconds }),
+  });
+  return response.json();
+}
+
+/** @param {string} id */
+export async function revokeShare(id) {
+  await ask(`/api/shares/${id}`, { method: "DELETE" });
 }
 
 /**
@@ -118,12 +173,4 @@ export async function signUrl(id, attempt = 0) {
   const { body, date } = await getAnswer(`/api/files/${id}/url?attempt=${attempt}`);
   // By the server's clock at both ends: this machine's may be wrong.
   return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
-}
-
-/**
- * The file's name in paths and deep links.
- * @param {MediaFile} file
- */
-export function fileId(file) {
-  return `${file.chat_id}/${file.message_id}`;
 }

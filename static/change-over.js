@@ -1,8 +1,13 @@
 // Changes a playing element's URL without a visible gap: a twin is started on the new one, hidden,
 // a little ahead of the old one, and takes its place when the old one has caught up with it.
 
-const LEADS_S = [0.7, 1.5, 4]; // how far ahead the twin waits; further when it was not ready in time
-const START_UP_S = 0.04; // what an element takes from `play` to the first new picture
+import { bufferedAhead } from "./buffered.js";
+
+const LEADS_S = [1, 2.5, 6]; // how far ahead the twin waits; further when it was not ready in time
+const READY_S = 1; // what it must hold before its turn, or it would stop again at once
+const START_UP_S = 0.1; // what an element takes from `play` to the first new picture, or a little more
+const IN_STEP_S = 0.03; // less than a picture of 24 in a second
+const IN_STEP_PATIENCE_MS = 4_000;
 const TOO_FAR_S = 0.15; // a jump that somebody would notice
 const PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
 const LOOK_EVERY_MS = 15;
@@ -45,6 +50,7 @@ export async function changeOver(old, url, wish, signal, onTurn) {
     await meet(old, twin, wish, signal);
     if (wish.playing) {
       await twin.play();
+      await fallInStep(old, twin, wish, signal);
     }
   } catch {
     discard(twin);
@@ -90,27 +96,74 @@ function makeTwin(old, wish) {
  * @param {AbortSignal} signal
  */
 async function meet(old, twin, wish, signal) {
-  const isRunning = () => wish.playing && !old.error && !old.paused && old.readyState >= 3;
   for (const lead of LEADS_S) {
-    const isMoving = isRunning();
+    const isMoving = isRunning(old, wish);
     const from = isMoving ? old.currentTime + lead * wish.speed : wish.position;
     const goal = Math.min(from, Math.max(0, twin.duration - 0.05));
     twin.currentTime = goal;
     await until(
       twin,
-      ["seeked", "canplay"],
-      () => !twin.seeking && (twin.readyState >= 3 || (!wish.playing && twin.readyState >= 2)),
+      ["seeked", "canplay", "progress", "suspend"],
+      () => isReady(twin, wish.playing ? READY_S : 0),
       signal,
     );
     // The old one may stop on the way, for want of bytes: then there is nothing to wait for.
-    while (isRunning() && old.currentTime < goal - START_UP_S * wish.speed && !signal.aborted) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    const start = goal - START_UP_S * wish.speed;
+    while (isRunning(old, wish) && old.currentTime < start && !signal.aborted) {
+      await moment();
     }
     // Somebody may have moved it meanwhile, or stopped it, or the twin was not ready in time.
     if (old.error || Math.abs(old.currentTime - goal) <= TOO_FAR_S) {
       return;
     }
   }
+}
+
+/**
+ * Both play now, one of them hidden and silent: that one walks faster or slower until they are at
+ * the same picture.
+ * @param {HTMLMediaElement} old
+ * @param {HTMLMediaElement} twin
+ * @param {Wish} wish
+ * @param {AbortSignal} signal
+ */
+async function fallInStep(old, twin, wish, signal) {
+  const end = performance.now() + IN_STEP_PATIENCE_MS;
+  while (isRunning(old, wish) && performance.now() < end && !signal.aborted) {
+    const ahead = (twin.currentTime - old.currentTime) / wish.speed;
+    if (Math.abs(ahead) <= IN_STEP_S || Math.abs(ahead) > 2) {
+      break;
+    }
+    twin.playbackRate = wish.speed * Math.min(1.5, Math.max(0.5, 1 - 2 * ahead));
+    await moment();
+  }
+  twin.playbackRate = wish.speed;
+  if (!wish.playing) {
+    twin.pause();
+    twin.currentTime = old.currentTime;
+  }
+}
+
+/**
+ * @param {HTMLMediaElement} old
+ * @param {Wish} wish
+ */
+function isRunning(old, wish) {
+  return wish.playing && !old.error && !old.paused && !old.seeking && old.readyState >= 3;
+}
+
+function moment() {
+  return new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+}
+
+/**
+ * @param {HTMLMediaElement} twin
+ * @param {number} seconds it should hold beyond its position
+ */
+function isReady({ seeking, readyState, buffered, currentTime, duration }, seconds) {
+  const ahead = bufferedAhead(buffered, currentTime);
+  const isFull = ahead >= seconds || currentTime + ahead > duration - 0.5;
+  return !seeking && readyState >= (seconds > 0 ? 3 : 2) && isFull;
 }
 
 /**

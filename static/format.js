@@ -1,6 +1,7 @@
 // Puts numbers and names into words. Pure: no page, no network.
 
 const UNITS = ["B", "KB", "MB", "GB", "TB"];
+const number = new Intl.NumberFormat("en"); // as the words around it
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const dayOfYear = new Intl.DateTimeFormat(undefined, {
   day: "numeric",
@@ -35,6 +36,15 @@ export function formatSize(bytes) {
   }
   const digits = unit > 1 && value < 10 ? 1 : 0;
   return `${value.toFixed(digits)} ${UNITS[unit]}`;
+}
+
+/**
+ * `1 file`, `12,345 files`.
+ * @param {number} count
+ * @param {string} noun
+ */
+export function formatCount(count, noun) {
+  return `${number.format(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /**

@@ -1,24 +1,30 @@
-// The gallery page: search and kinds decide the list, the address bar decides what is open.
+// The gallery page: search and choices decide the list, the address bar decides what is open.
 
-import { ApiError, listFiles } from "./api.js";
+import { ApiError, listChannels, listFiles } from "./api.js";
+import { formatCount } from "./format.js";
 import { Grid } from "./grid.js";
 import { startGuard } from "./guard.js";
+import { fileId, isSameOrder, mergeFirstPage, withoutKnown } from "./listing.js";
 import { element } from "./page.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./api.js").Filter} Filter */
 /** @typedef {import("./api.js").FilePage} FilePage */
+/** @typedef {import("./api.js").MediaFile} MediaFile */
 
 const TYPING_PAUSE_MS = 140;
 const LOOK_AGAIN_MS = 20_000; // new posts show up without a reload
 const READING_MS = 1_500; // and faster while the backend reads a channel's history
-const AHEAD = "900px"; // how far above the end of the grid the next page is fetched
+const AHEAD_PX = 1500; // how far above the end of the grid the next page is fetched
 const OFFLINE_DELAY_S = 5;
+const FILTERS = /** @type {const} */ (["query", "kind", "channel", "sort"]);
 
 const list = element("grid", HTMLElement);
 const searchForm = element("search", HTMLFormElement);
 const queryInput = element("query", HTMLInputElement);
 const kinds = element("kinds", HTMLElement);
+const channelChoice = element("channel", HTMLSelectElement);
+const sortChoice = element("sort", HTMLSelectElement);
 const summary = element("summary", HTMLElement);
 const notice = {
   box: element("notice", HTMLElement),
@@ -28,11 +34,13 @@ const notice = {
 };
 
 const grid = new Grid(list);
-const viewer = new Viewer(leaveViewer);
+const viewer = new Viewer({ leave: leaveViewer, neighbour, goTo });
 /** @type {string | null} */
 let nextCursor = null;
+let shownFilter = "";
 let loading = new AbortController();
-let isLoadingMore = false;
+/** @type {Promise<void> | null} */
+let loadingMore = null;
 let timer = 0;
 let noticeAction = () => {};
 
@@ -42,26 +50,39 @@ let noticeAction = () => {};
 function readAddress() {
   const query = new URLSearchParams(location.search);
   const file = query.get("file") ?? "";
+  const [words, kind, channel, sort] = FILTERS.map((name) => query.get(name) ?? "");
   return {
-    query: query.get("query") ?? "",
-    kind: query.get("kind") ?? "",
+    query: words ?? "",
+    kind: kind ?? "",
+    channel: channel ?? "",
+    sort: sort ?? "",
     file: /^-?\d+\/\d+$/.test(file) ? file : "",
   };
 }
 
 /** @param {Filter & {file: string}} state */
-function addressOf({ query, kind, file }) {
-  const parts = [
-    query && `query=${encodeURIComponent(query)}`,
-    kind && `kind=${encodeURIComponent(kind)}`,
-    file && `file=${file}`,
-  ].filter(Boolean);
+function addressOf({ file, ...filter }) {
+  const parts = FILTERS.filter((name) => filter[name]).map(
+    (name) => `${name}=${encodeURIComponent(filter[name])}`,
+  );
+  if (file) {
+    parts.push(`file=${file}`);
+  }
   return parts.length ? `/?${parts.join("&")}` : "/";
 }
 
 /** @param {string} id */
 function enterViewer(id) {
   history.pushState({ cameFromGrid: true }, "", addressOf({ ...readAddress(), file: id }));
+  followAddress();
+}
+
+/**
+ * To another file in the open viewer; Back still leads out of it, not through all that was seen.
+ * @param {string} id
+ */
+function goTo(id) {
+  history.replaceState(history.state, "", addressOf({ ...readAddress(), file: id }));
   followAddress();
 }
 
@@ -82,16 +103,35 @@ function followAddress() {
   } else if (!file && viewer.isOpen) {
     const closed = viewer.openId;
     viewer.close();
+    grid.refresh(closed);
     grid.focus(closed);
   }
+}
+
+/**
+ * The file before or after this one in the list that is shown.
+ * @param {string} id
+ * @param {1 | -1} step
+ * @returns {Promise<string | null>}
+ */
+async function neighbour(id, step) {
+  const index = grid.files.findIndex((file) => fileId(file) === id);
+  if (index < 0) {
+    return null; // a deep link to a file that the list does not hold, or not yet
+  }
+  if (index + step >= grid.files.length) {
+    await loadMore();
+  }
+  const file = grid.files[index + step];
+  return file ? fileId(file) : null;
 }
 
 // The list ------------------------------------------------------------------------------------
 
 /** @returns {Filter} */
 function currentFilter() {
-  const { query, kind } = readAddress();
-  return { query, kind };
+  const { file: _file, ...filter } = readAddress();
+  return filter;
 }
 
 /** Fetch the list from the start; what is shown stays until the answer is here. */
@@ -103,7 +143,7 @@ async function loadFirstPage() {
   try {
     const page = await listFiles(currentFilter(), null, signal);
     showFirstPage(page);
-    lookAgainIn(page.reading ? READING_MS : LOOK_AGAIN_MS);
+    lookAgainIn(page.index.state === "reading" ? READING_MS : LOOK_AGAIN_MS);
   } catch (error) {
     if (!signal.aborted) {
       showFailure(error);
@@ -113,94 +153,122 @@ async function loadFirstPage() {
 
 /** @param {FilePage} page */
 function showFirstPage(page) {
-  const scrolledBeyond = grid.size > page.files.length && page.next !== null;
-  const isSameList = list.dataset.filter === JSON.stringify(currentFilter());
-  if (isSameList && scrolledBeyond && isUnchanged(page)) {
+  const filter = JSON.stringify(currentFilter());
+  const isSameList = filter === shownFilter;
+  shownFilter = filter;
+  const merged = isSameList ? mergeFirstPage(grid.files, page.files) : null;
+  if (merged && scrollY > 0 && !isSameOrder(merged, grid.files)) {
+    showSummary(page); // new posts wait until somebody who reads further down comes back up
     return;
   }
-  list.dataset.filter = JSON.stringify(currentFilter());
-  grid.replace(page.files);
-  nextCursor = page.next;
-  showSummary(page.reading);
+  if (!merged || merged.length === page.files.length) {
+    nextCursor = page.next;
+  }
+  showFiles(merged ?? page.files, page);
   if (page.files.length === 0) {
-    showNothing(page.reading);
+    showNothing(page);
   } else {
     notice.box.hidden = true;
   }
 }
 
 /**
- * Whether the grid begins with exactly these files, so that nobody's scroll position has to go.
+ * @param {MediaFile[]} files
  * @param {FilePage} page
  */
-function isUnchanged(page) {
-  const shown = grid.shown.keys();
-  return page.files.every(
-    ({ chat_id, message_id }) => shown.next().value === `${chat_id}/${message_id}`,
-  );
+function showFiles(files, page) {
+  grid.show(files, { hasMore: nextCursor !== null, total: page.total });
+  showSummary(page);
 }
 
-async function loadMore() {
-  if (nextCursor === null || isLoadingMore) {
-    return;
-  }
-  isLoadingMore = true;
-  const { signal } = loading;
-  try {
-    const page = await listFiles(currentFilter(), nextCursor, signal);
-    grid.append(page.files);
-    nextCursor = page.next;
-    showSummary(page.reading);
-  } catch (error) {
-    if (!signal.aborted) {
-      showFailure(error);
+/** Fetch the page after the last one; those who ask together share it. */
+function loadMore() {
+  loadingMore ??= fetchMore().finally(() => {
+    loadingMore = null;
+    if (notice.box.hidden) {
+      loadMoreIfNear();
     }
-  } finally {
-    isLoadingMore = false;
-  }
-  if (!signal.aborted && isEndNear()) {
+  });
+  return loadingMore;
+}
+
+function loadMoreIfNear() {
+  if (nextCursor !== null && list.getBoundingClientRect().bottom < innerHeight + AHEAD_PX) {
     void loadMore();
   }
 }
 
-function isEndNear() {
-  return (
-    element("more", HTMLElement).getBoundingClientRect().top < innerHeight + parseInt(AHEAD, 10)
-  );
+async function fetchMore() {
+  if (nextCursor === null) {
+    return;
+  }
+  const { signal } = loading;
+  const cursor = nextCursor;
+  try {
+    const page = await listFiles(currentFilter(), cursor, signal);
+    if (cursor === nextCursor) {
+      nextCursor = page.next;
+      showFiles([...grid.files, ...withoutKnown(grid.files, page.files)], page);
+    }
+  } catch (error) {
+    if (!signal.aborted) {
+      showFailure(error);
+    }
+  }
 }
 
 /** @param {number} milliseconds */
 function lookAgainIn(milliseconds) {
   clearTimeout(timer);
   timer = window.setTimeout(() => {
-    if (document.hidden) {
-      return; // looked at again when it is shown
+    if (!document.hidden) {
+      void loadFirstPage(); // a hidden page looks when it is shown
     }
-    void loadFirstPage();
   }, milliseconds);
+}
+
+async function loadChannels() {
+  try {
+    const channels = await listChannels();
+    const options = channels.map(({ chat_id, title }) => new Option(title, String(chat_id)));
+    channelChoice.append(...options);
+    channelChoice.value = readAddress().channel;
+    channelChoice.hidden = channels.length < 2;
+  } catch (error) {
+    if (!(error instanceof ApiError)) {
+      throw error;
+    }
+    channelChoice.hidden = true; // the list shows all channels then, and says what is wrong
+  }
 }
 
 // What is said about it -----------------------------------------------------------------------
 
-/** @param {boolean} isReading */
-function showSummary(isReading) {
-  const count = `${grid.size}${nextCursor === null ? "" : "+"} ${grid.size === 1 ? "file" : "files"}`;
-  summary.textContent = isReading ? `${count}, reading the channel…` : count;
+/** @param {FilePage} page */
+function showSummary({ total, index }) {
+  const files = formatCount(total, "file");
+  summary.textContent =
+    index.state === "reading"
+      ? `${files} · ${formatCount(index.messages_read, "message")} read…`
+      : files;
 }
 
-/** @param {boolean} isReading */
-function showNothing(isReading) {
-  const { query, kind } = currentFilter();
-  summary.textContent = "";
-  if (query || kind) {
-    const text = query
-      ? `No file has “${query}” in its name or caption.`
-      : "No file of this kind yet.";
-    showNotice("Nothing found", text, "Show everything", showEverything);
-  } else if (isReading) {
+/** @param {FilePage} page */
+function showNothing(page) {
+  const { query, kind, channel } = currentFilter();
+  const isReading = page.index.state === "reading";
+  if (isReading) {
+    showSummary(page);
     grid.showSkeletons();
     notice.box.hidden = true;
+  } else if (query || kind || channel) {
+    summary.textContent = "";
+    const text = query
+      ? `No file has “${query}” in its name or caption.`
+      : "No file of this kind here yet.";
+    showNotice("Nothing found", text, "Show everything", showEverything);
   } else {
+    summary.textContent = "";
     const text = "Post a film, a picture or music in the channel. It shows up here by itself.";
     showNotice("Nothing here yet", text, "Look again", loadFirstPage);
   }
@@ -214,27 +282,27 @@ function showFailure(error) {
   if (!(error instanceof ApiError)) {
     throw error;
   }
-  if (grid.size === 0) {
-    grid.clear();
+  if (grid.files.length === 0) {
+    grid.show([], { hasMore: false, total: 0 });
+    summary.textContent = "";
   }
   const seconds = error.retryAfter || OFFLINE_DELAY_S;
   const isOffline = error.code === "offline";
-  const asleep = error.code === "worker_unreachable";
-  const title = isOffline
-    ? navigator.onLine
-      ? "The gallery does not answer"
-      : "You are offline"
-    : asleep
-      ? "Waking the worker…"
-      : "The channel cannot be read";
   const text = isOffline
     ? "This page keeps trying and goes on when the connection is back."
     : `${error.message} ${error.isPassing ? "This page keeps trying." : ""}`;
-  summary.textContent = "";
-  showNotice(title, text, "Try again now", loadFirstPage);
+  showNotice(titleOf(error), text, "Try again now", loadFirstPage);
   if (error.isPassing) {
     lookAgainIn(seconds * 1000);
   }
+}
+
+/** @param {ApiError} error */
+function titleOf({ code }) {
+  if (code === "offline") {
+    return navigator.onLine ? "The gallery does not answer" : "You are offline";
+  }
+  return code === "worker_unreachable" ? "Waking the worker…" : "The channel cannot be read";
 }
 
 /**
@@ -248,11 +316,13 @@ function showNotice(title, text, label, action) {
   notice.text.textContent = text;
   notice.action.textContent = label;
   noticeAction = action;
+  notice.box.classList.toggle("notice-small", grid.files.length > 0);
   notice.box.hidden = false;
 }
 
 function showEverything() {
   queryInput.value = "";
+  channelChoice.value = "";
   chooseKind("");
   applyFilter();
   queryInput.focus();
@@ -270,7 +340,9 @@ function chooseKind(kind) {
 function applyFilter() {
   const kind = kinds.querySelector("input:checked")?.getAttribute("value") ?? "";
   const query = queryInput.value.trim();
-  history.replaceState(history.state, "", addressOf({ query, kind, file: "" }));
+  const [channel, sort] = [channelChoice.value, sortChoice.value];
+  const state = { query, kind, channel, sort, file: "" };
+  history.replaceState(history.state, "", addressOf(state));
   scrollTo({ top: 0 });
   void loadFirstPage();
 }
@@ -285,7 +357,9 @@ searchForm.addEventListener("submit", (event) => {
   clearTimeout(typing);
   applyFilter();
 });
-kinds.addEventListener("change", applyFilter);
+for (const choice of [kinds, channelChoice, sortChoice]) {
+  choice.addEventListener("change", applyFilter);
+}
 notice.action.addEventListener("click", () => noticeAction());
 
 list.addEventListener("click", (event) => {
@@ -312,19 +386,14 @@ document.addEventListener("visibilitychange", () => {
     void loadFirstPage();
   }
 });
-new IntersectionObserver(
-  (entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) {
-      void loadMore();
-    }
-  },
-  { rootMargin: AHEAD },
-).observe(element("more", HTMLElement));
+addEventListener("scroll", loadMoreIfNear, { passive: true });
 
 startGuard();
 const start = readAddress();
 queryInput.value = start.query;
+sortChoice.value = start.sort;
 chooseKind(start.kind);
 grid.showSkeletons();
 followAddress();
-void loadFirstPage();
+void loadFirstPage().then(loadMoreIfNear);
+void loadChannels();

@@ -1,75 +1,241 @@
-// The grid of cards: what a file looks like before it is opened.
+// The grid of cards. However long the list is, only the cards near the window exist.
 
-import { fileId } from "./api.js";
+import { getFile } from "./api.js";
 import { formatDuration, formatExtension, formatFacts, formatTitle } from "./format.js";
+import { fileId } from "./listing.js";
 import { clone } from "./page.js";
+import { shareSeen } from "./positions.js";
+import { cardsInView, columnsIn, neighbourOf, placeOf } from "./rows.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
+/** @typedef {import("./rows.js").Layout} Layout */
 
-const SKELETONS = 12;
+const MARGIN_PX = 700; // how far from the window cards are kept ready
+const SKELETON_ROWS = 4; // where nothing is known yet
+const SKELETON_ROWS_AFTER = 2; // where the next page will be
 const KIND_NAMES = { video: "Film", image: "Picture", audio: "Music", document: "File" };
 
 export class Grid {
+  #list;
+  /** @type {MediaFile[]} */
+  #files = [];
+  #hasMore = false;
+  #total = 0;
+  /** Those that exist, by their place in the list. @type {Map<number, HTMLElement>} */
+  #cards = new Map();
+  /** @type {HTMLElement[]} */
+  #skeletons = [];
+  /** @type {Layout} */
+  #layout = { columns: 1, width: 0, columnGap: 0, rowHeight: 1 };
+  #isDrawn = true;
+
   /** @param {HTMLElement} list */
   constructor(list) {
-    this.list = list;
-    /** @type {Map<string, {file: MediaFile, card: HTMLElement}>} */
-    this.shown = new Map();
+    this.#list = list;
+    addEventListener("scroll", () => this.#drawSoon(), { passive: true });
+    new ResizeObserver(() => this.#measure()).observe(list);
+    list.addEventListener("keydown", (event) => this.#onKey(event));
+    list.addEventListener("focusout", () => this.#drawSoon());
+  }
+
+  get files() {
+    return this.#files;
   }
 
   /** @param {string} id */
   fileOf(id) {
-    return this.shown.get(id)?.file;
-  }
-
-  /** @param {string} id */
-  focus(id) {
-    this.shown.get(id)?.card.querySelector("a")?.focus();
-  }
-
-  get size() {
-    return this.shown.size;
+    return this.#files.find((file) => fileId(file) === id);
   }
 
   /** Grey cards where the real ones will be, so that nothing jumps when they come. */
   showSkeletons() {
-    this.clear();
-    this.list.setAttribute("aria-busy", "true");
-    this.list.append(...Array.from({ length: SKELETONS }, () => clone("skeleton-template")));
-  }
-
-  clear() {
-    this.shown.clear();
-    this.list.replaceChildren();
-    this.list.removeAttribute("aria-busy");
+    this.#files = [];
+    this.#hasMore = true;
+    this.#list.setAttribute("aria-busy", "true");
+    this.#forgetCards();
+    this.#measure();
   }
 
   /**
-   * Show these files from the start. Cards already there are kept, and with them their pictures.
+   * Show these files. Cards already there are kept, and with them their pictures and the focus.
    * @param {MediaFile[]} files
+   * @param {{hasMore: boolean, total: number}} more
    */
-  replace(files) {
-    const before = this.shown;
-    this.shown = new Map();
-    const cards = files.map((file) => this.#remember(file, before.get(fileId(file))?.card));
-    this.list.replaceChildren(...cards);
-    this.list.removeAttribute("aria-busy");
-  }
-
-  /** @param {MediaFile[]} files */
-  append(files) {
-    const fresh = files.filter((file) => !this.shown.has(fileId(file)));
-    this.list.append(...fresh.map((file) => this.#remember(file)));
+  show(files, { hasMore, total }) {
+    const before = new Map(
+      [...this.#cards].map(([index, card]) => [idAt(this.#files, index), card]),
+    );
+    this.#cards.clear();
+    this.#files = files;
+    this.#hasMore = hasMore;
+    this.#total = total;
+    for (const [index, file] of files.entries()) {
+      const card = before.get(fileId(file));
+      if (card) {
+        before.delete(fileId(file));
+        this.#cards.set(index, card);
+      }
+    }
+    for (const card of before.values()) {
+      card.remove();
+    }
+    this.#list.removeAttribute("aria-busy");
+    this.#measure();
   }
 
   /**
-   * @param {MediaFile} file
-   * @param {HTMLElement} [card]
+   * Bring a card into the window and the focus to it.
+   * @param {string} id
    */
-  #remember(file, card = createCard(file)) {
-    this.shown.set(fileId(file), { file, card });
+  focus(id) {
+    const index = this.#files.findIndex((file) => fileId(file) === id);
+    if (index >= 0) {
+      this.#focusAt(index);
+    }
+  }
+
+  /**
+   * What a card says of its file may have changed: how much of it has been seen.
+   * @param {string} id
+   */
+  refresh(id) {
+    const index = this.#files.findIndex((file) => fileId(file) === id);
+    const card = this.#cards.get(index);
+    if (card) {
+      showProgress(card, id);
+    }
+  }
+
+  /** @param {number} index */
+  #focusAt(index) {
+    const { y } = placeOf(index, this.#layout);
+    const top = this.#list.getBoundingClientRect().top + y;
+    if (top < 80 || top + this.#layout.rowHeight > innerHeight) {
+      scrollBy({ top: top - Math.max(80, (innerHeight - this.#layout.rowHeight) / 2) });
+    }
+    this.#draw();
+    this.#cards.get(index)?.querySelector("a")?.focus({ preventScroll: true });
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const link = /** @type {HTMLElement} */ (event.target).closest("a");
+    const index = this.#files.findIndex((file) => fileId(file) === link?.dataset.file);
+    if (index < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) {
+      return;
+    }
+    const goal = neighbourOf(event.key, index, this.#files.length, this.#layout.columns);
+    if (goal !== index) {
+      event.preventDefault();
+      this.#focusAt(goal);
+    }
+  }
+
+  /** Work out columns and row height anew, after a change of the window or of the list. */
+  #measure() {
+    const style = getComputedStyle(this.#list);
+    const columnGap = Number.parseFloat(style.columnGap);
+    const least = Number.parseFloat(style.getPropertyValue("--card-min"));
+    const { columns, width } = columnsIn(this.#list.clientWidth, least, columnGap);
+    this.#list.style.setProperty("--card-width", `${width}px`);
+    const text = Number.parseFloat(style.getPropertyValue("--card-text"));
+    const rowHeight = (width * 9) / 16 + text + Number.parseFloat(style.rowGap);
+    this.#layout = { columns, width, columnGap, rowHeight };
+    for (const [index, card] of this.#cards) {
+      this.#put(card, index);
+    }
+    this.#putSkeletons();
+    this.#draw();
+  }
+
+  #putSkeletons() {
+    const { columns, rowHeight } = this.#layout;
+    const rows = this.#files.length ? SKELETON_ROWS_AFTER : SKELETON_ROWS;
+    const wanted = this.#hasMore ? rows * columns : 0;
+    while (this.#skeletons.length > wanted) {
+      this.#skeletons.pop()?.remove();
+    }
+    while (this.#skeletons.length < wanted) {
+      const skeleton = clone("skeleton-template");
+      this.#skeletons.push(skeleton);
+      this.#list.append(skeleton);
+    }
+    for (const [index, skeleton] of this.#skeletons.entries()) {
+      this.#put(skeleton, this.#files.length + index);
+    }
+    const rowsInAll = Math.ceil((this.#files.length + wanted) / columns);
+    this.#list.style.height = `${rowsInAll * rowHeight}px`;
+  }
+
+  #drawSoon() {
+    if (this.#isDrawn) {
+      this.#isDrawn = false;
+      requestAnimationFrame(() => this.#draw());
+    }
+  }
+
+  /** Make the cards that have come near the window, and let go of those that are far from it. */
+  #draw() {
+    this.#isDrawn = true;
+    const view = {
+      top: -this.#list.getBoundingClientRect().top,
+      height: innerHeight,
+      margin: MARGIN_PX,
+    };
+    const { first, last } = cardsInView(this.#files.length, view, this.#layout);
+    for (const [index, card] of this.#cards) {
+      const isNear = index >= first && index < last;
+      if (!isNear && !card.contains(document.activeElement)) {
+        card.remove();
+        this.#cards.delete(index);
+      }
+    }
+    // In the order of the list, which is the order of the Tab key and of a screen reader.
+    let next = this.#list.firstElementChild;
+    for (let index = first; index < last; index += 1) {
+      const card = this.#cards.get(index) ?? this.#make(index);
+      card.setAttribute("aria-posinset", String(index + 1));
+      card.setAttribute("aria-setsize", String(this.#total));
+      if (card === next) {
+        next = card.nextElementSibling;
+      } else {
+        this.#list.insertBefore(card, next);
+      }
+    }
+  }
+
+  /** @param {number} index */
+  #make(index) {
+    const card = createCard(/** @type {MediaFile} */ (this.#files[index]));
+    this.#cards.set(index, card);
+    this.#put(card, index);
     return card;
   }
+
+  /**
+   * @param {HTMLElement} card
+   * @param {number} index
+   */
+  #put(card, index) {
+    const { x, y } = placeOf(index, this.#layout);
+    card.style.translate = `${x}px ${y}px`;
+  }
+
+  #forgetCards() {
+    for (const card of this.#cards.values()) {
+      card.remove();
+    }
+    this.#cards.clear();
+  }
+}
+
+/**
+ * @param {MediaFile[]} files
+ * @param {number} index
+ */
+function idAt(files, index) {
+  const file = files[index];
+  return file ? fileId(file) : "";
 }
 
 /** @param {MediaFile} file */
@@ -77,7 +243,7 @@ function createCard(file) {
   const card = clone("card-template");
   const title = formatTitle(file);
   const duration = formatDuration(file.duration);
-  const link = /** @type {HTMLAnchorElement} */ (card.querySelector(".card-link"));
+  const link = part(card, ".card-link", HTMLAnchorElement);
   link.href = `/?file=${fileId(file)}`;
   link.dataset.file = fileId(file);
   link.title = file.name || title;
@@ -85,15 +251,28 @@ function createCard(file) {
     "aria-label",
     [KIND_NAMES[file.kind], title, duration, formatFacts(file)].filter(Boolean).join(", "),
   );
-  fill(card, ".card-title", title);
-  fill(card, ".card-facts", formatFacts(file));
+  part(card, ".card-title", HTMLElement).textContent = title;
+  part(card, ".card-facts", HTMLElement).textContent = formatFacts(file);
   const isPlayable = file.kind === "video" || file.kind === "audio";
-  fill(card, ".card-badge", isPlayable ? duration : formatExtension(file.name));
-  /** @type {HTMLElement} */ (card.querySelector(".card-play")).hidden = !isPlayable;
-  const placeholder = /** @type {HTMLElement} */ (card.querySelector(".card-placeholder"));
-  fillPlaceholder(placeholder, file);
-  showThumbnail(/** @type {HTMLImageElement} */ (card.querySelector(".card-thumbnail")), file);
+  const badge = isPlayable ? duration : formatExtension(file.name);
+  part(card, ".card-badge", HTMLElement).textContent = badge;
+  part(card, ".card-play", HTMLElement).hidden = !isPlayable;
+  fillPlaceholder(part(card, ".card-placeholder", HTMLElement), file);
+  showThumbnail(part(card, ".card-thumbnail", HTMLImageElement), file);
+  showProgress(card, fileId(file));
   return card;
+}
+
+/**
+ * The line that says how far somebody has watched.
+ * @param {HTMLElement} card
+ * @param {string} id
+ */
+function showProgress(card, id) {
+  const share = shareSeen(id);
+  const line = part(card, ".card-progress", HTMLElement);
+  line.hidden = share === 0;
+  line.style.setProperty("--seen", String(share));
 }
 
 /**
@@ -111,25 +290,46 @@ export function fillPlaceholder(placeholder, file) {
 }
 
 /**
- * The picture appears when it is there; one that cannot be loaded leaves the placeholder.
+ * The picture appears when it is there; one that cannot be loaded leaves the placeholder. Its URL
+ * lives for an hour and the page for longer, so a failed one is asked for again, once.
  * @param {HTMLImageElement} image
  * @param {MediaFile} file
  */
-function showThumbnail(image, file) {
+export function showThumbnail(image, file) {
   if (!file.thumbnail) {
     return;
   }
+  const renew = async () => {
+    const { thumbnail } = await getFile(fileId(file));
+    file.thumbnail = thumbnail;
+    if (thumbnail) {
+      image.src = thumbnail;
+    }
+  };
   image.hidden = false;
   image.addEventListener("load", () => image.classList.add("is-loaded"), { once: true });
-  image.addEventListener("error", () => image.remove(), { once: true });
+  image.addEventListener(
+    "error",
+    () => {
+      image.addEventListener("error", () => image.remove(), { once: true });
+      renew().catch(() => image.remove());
+    },
+    { once: true },
+  );
   image.src = file.thumbnail;
 }
 
 /**
+ * @template {HTMLElement} T
  * @param {HTMLElement} card
  * @param {string} selector
- * @param {string} text
+ * @param {new () => T} type
+ * @returns {T}
  */
-function fill(card, selector, text) {
-  /** @type {HTMLElement} */ (card.querySelector(selector)).textContent = text;
+function part(card, selector, type) {
+  const found = card.querySelector(selector);
+  if (!(found instanceof type)) {
+    throw new TypeError(`gallery.html has no ${selector} in a card`);
+  }
+  return found;
 }

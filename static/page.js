@@ -26,3 +26,49 @@ export function clone(id) {
     document.importNode(/** @type {Element} */ (firstElementChild), true)
   );
 }
+
+const SAID_MS = 1800;
+
+/**
+ * Copy, and say so on the button for a moment.
+ * @param {string} text
+ * @param {HTMLElement} button
+ */
+export async function copyText(text, button) {
+  const label = button.dataset.label ?? button.textContent ?? "";
+  button.dataset.label = label;
+  button.textContent = (await copy(text)) ? "Copied" : "Copying is not allowed";
+  setTimeout(() => {
+    button.textContent = label;
+  }, SAID_MS);
+}
+
+/**
+ * @param {string} text
+ * @returns {Promise<boolean>} whether it is in the clipboard now
+ */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyBySelection(text); // plain http has no clipboard
+  }
+}
+
+/** @param {string} text */
+function copyBySelection(text) {
+  const before = document.activeElement;
+  const field = document.createElement("textarea");
+  field.value = text;
+  field.className = "unseen";
+  // Outside an open dialog nothing can be focused.
+  (before?.closest("dialog") ?? document.body).append(field);
+  field.select();
+  const isCopied = document.execCommand("copy");
+  field.remove();
+  if (before instanceof HTMLElement) {
+    before.focus();
+  }
+  return isCopied;
+}

@@ -38,10 +38,12 @@ export function delayAfter(attempt, retryAfter = 0, chance = Math.random()) {
  * @param {number} [now] in Unix milliseconds
  */
 export function parseRetryAfter(header, now = Date.now()) {
-  const seconds = /^\d+$/.test(header ?? "")
-    ? Number(header)
-    : (Date.parse(header ?? "") - now) / 1000;
-  return Math.max(0, seconds) || 0;
+  const text = header ?? "";
+  if (/^\d+$/.test(text)) {
+    return Number(text);
+  }
+  // Date.parse makes a date of almost anything; an HTTP date ends with its time zone.
+  return / GMT$/.test(text) ? Math.max(0, (Date.parse(text) - now) / 1000) || 0 : 0;
 }
 
 /**

@@ -1,35 +1,87 @@
-// The viewer: one file, full window. Knows how each kind is shown; the player keeps films going.
+// The viewer: one file, full window. Knows how each kind is shown and what can be done with it;
+// the player keeps films going, the picture zooms, the dialogs look after themselves.
 
-import { ApiError, fileId, getFile, signUrl } from "./api.js";
+import { ApiError, createShare, getFile, signUrl } from "./api.js";
 import { formatDuration, formatFacts, formatTitle } from "./format.js";
-import { fillPlaceholder } from "./grid.js";
-import { element } from "./page.js";
+import { fillPlaceholder, showThumbnail } from "./grid.js";
+import { fileId } from "./listing.js";
+import { platformOf, playersOn } from "./open-in.js";
+import { copyText, element } from "./page.js";
+import { Picture } from "./picture.js";
 import { Player } from "./player.js";
+import { recallPosition, rememberPosition } from "./positions.js";
+import { ShareDialog } from "./share-dialog.js";
+import { actionOf, HELP } from "./shortcuts.js";
+import { Stats } from "./stats.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
+/** @typedef {import("./api.js").Share} Share */
+
+const SPEEDS = [0.5, 0.75, 1, 1.25, 1.5, 1.75, 2];
+const REMEMBER_EVERY_S = 5;
+const RESUMED_NOTE_MS = 8_000;
+const IDLE_MS = 2_500; // in full screen the bar leaves when the mouse rests
+const SWIPE_PX = 60;
+const SWIPE_MS = 600;
+const CONTROLS_PX = 90; // of the film's own controls, where a swipe means something else
+const PLAYER_LINK_S = 24 * 3600; // a film and the evening around it
+
+/**
+ * What the viewer needs of the page around it.
+ * @typedef {object} Surroundings
+ * @property {() => void} leave the person wants to go back
+ * @property {(id: string, step: 1 | -1) => Promise<string | null>} neighbour
+ * @property {(id: string) => void} goTo
+ */
 
 export class Viewer {
   #dialog = element("viewer", HTMLDialogElement);
+  #frame = element("viewer-frame", HTMLElement);
   #stage = element("viewer-stage", HTMLElement);
   #status = element("viewer-status", HTMLElement);
   #problem = element("viewer-problem", HTMLElement);
   #problemText = element("viewer-problem-text", HTMLElement);
-  #retry = element("viewer-retry", HTMLButtonElement);
   #download = element("viewer-download", HTMLAnchorElement);
+  #menu = element("viewer-menu", HTMLElement);
+  #resumed = element("viewer-resumed", HTMLElement);
+  #help = element("help", HTMLDialogElement);
+  #share = new ShareDialog();
+  #stats = new Stats(
+    element("viewer-stats", HTMLElement),
+    element("viewer-stats-list", HTMLElement),
+    () => (this.#player && this.#file ? { player: this.#player, file: this.#file } : null),
+  );
+  #around;
   /** @type {Player | null} */
   #player = null;
+  /** @type {Picture | null} */
+  #picture = null;
+  /** @type {MediaFile | null} */
+  #file = null;
   /** The file that is open; answers for another one come too late. */
   #id = "";
+  #closing = new AbortController();
+  #rememberedAt = 0;
+  #resumedTimer = 0;
+  #idleTimer = 0;
+  #speed = 1;
+  /** Links made for other players, one per film. @type {Map<string, Promise<Share>>} */
+  #links = new Map();
 
-  /** @param {() => void} onLeave called when the person wants to go back */
-  constructor(onLeave) {
-    element("viewer-close", HTMLButtonElement).addEventListener("click", onLeave);
+  /** @param {Surroundings} around */
+  constructor(around) {
+    this.#around = around;
     this.#dialog.addEventListener("cancel", (event) => {
       event.preventDefault();
-      onLeave();
+      around.leave();
     });
-    this.#retry.addEventListener("click", () => this.#tryAgain());
-    this.#download.addEventListener("click", (event) => void this.#startDownload(event));
+    this.#dialog.addEventListener("keydown", (event) => this.#onKey(event));
+    this.#frame.addEventListener("pointermove", () => this.#wake());
+    addEventListener("pagehide", () => this.#remember());
+    this.#listenToButtons();
+    this.#listenToSwipes();
+    this.#fillHelp();
+    this.#fillSpeeds();
   }
 
   get isOpen() {
@@ -50,6 +102,7 @@ export class Viewer {
     if (!this.#dialog.open) {
       this.#dialog.showModal();
     }
+    this.#frame.focus();
     try {
       const file = known ?? (await getFile(id));
       if (this.#id === id) {
@@ -63,28 +116,43 @@ export class Viewer {
   }
 
   close() {
+    if (document.fullscreenElement) {
+      void document.exitFullscreen();
+    }
+    this.#stats.toggle(false);
     this.#clear();
     this.#dialog.close();
   }
 
   #clear() {
+    this.#remember();
+    this.#closing.abort();
+    this.#closing = new AbortController();
     this.#player?.close();
     this.#player = null;
+    this.#picture = null;
+    this.#file = null;
     this.#id = "";
     this.#stage.replaceChildren();
     this.#showStatus(null);
     this.#showProblem(null);
+    this.#resumed.hidden = true;
+    this.#menu.hidePopover();
     this.#download.hidden = true;
     this.#describe("", "", "");
   }
 
+  // What is shown ------------------------------------------------------------------------------
+
   /** @param {MediaFile} file */
   #show(file) {
+    this.#file = file;
     const facts = [formatDuration(file.duration), formatFacts(file, { resolution: true })];
     this.#describe(formatTitle(file), facts.filter(Boolean).join(" · "), file.caption);
     this.#download.hidden = false;
     this.#download.href = `?file=${fileId(file)}`;
     document.title = `${formatTitle(file)} – Rangegram`;
+    this.#frame.dataset.kind = file.kind;
     if (file.kind === "video") {
       this.#showVideo(file);
     } else if (file.kind === "audio") {
@@ -94,6 +162,7 @@ export class Viewer {
     } else {
       this.#showDocument(file);
     }
+    this.#fillMenu(file);
   }
 
   /**
@@ -133,19 +202,74 @@ export class Viewer {
    * @param {MediaFile} file
    */
   #play(media, file) {
+    const id = fileId(file);
     media.controls = true;
     media.preload = "metadata";
     media.crossOrigin = "anonymous";
+    // The browser's own download would save the film under a URL that ends within the hour.
+    media.setAttribute("controlslist", "nodownload");
     media.setAttribute("aria-label", formatTitle(file));
-    const id = fileId(file);
     this.#player = new Player(media, id, (attempt) => signUrl(id, attempt), {
       showStatus: (text) => this.#showStatus(text),
       showProblem: (text) => this.#showProblem(text),
-      adopt: () => {},
-      countBytes: () => {},
+      adopt: (twin) => this.#follow(twin),
+      countBytes: (bytes) => this.#stats.count(bytes),
     });
-    media.focus();
-    void this.#player.open();
+    this.#follow(media);
+    announce(file, (step) => void this.#step(step));
+    const position = recallPosition(id);
+    this.#showResumed(position);
+    void this.#player.open({ position, speed: this.#speed });
+  }
+
+  /**
+   * Listen to the element that plays now, which another one may replace.
+   * @param {HTMLMediaElement} media
+   */
+  #follow(media) {
+    const { signal } = this.#closing;
+    const remember = () => media === this.#player?.media && this.#remember();
+    media.addEventListener("pause", remember, { signal });
+    media.addEventListener("ended", remember, { signal });
+    media.addEventListener(
+      "timeupdate",
+      () => {
+        if (Math.abs(media.currentTime - this.#rememberedAt) >= REMEMBER_EVERY_S) {
+          remember();
+        }
+      },
+      { signal },
+    );
+    media.addEventListener("ratechange", () => this.#showSpeed(media.playbackRate), { signal });
+  }
+
+  #remember() {
+    const media = this.#player?.media;
+    if (media && this.#id && media.readyState > 0) {
+      this.#rememberedAt = media.currentTime;
+      rememberPosition(this.#id, { at: media.currentTime, duration: media.duration });
+    }
+  }
+
+  /** @param {number} position */
+  #showResumed(position) {
+    clearTimeout(this.#resumedTimer);
+    this.#resumed.hidden = position === 0;
+    if (position > 0) {
+      const text = `Resumed at ${formatDuration(position)}`;
+      element("viewer-resumed-text", HTMLElement).textContent = text;
+      this.#resumedTimer = window.setTimeout(() => {
+        this.#resumed.hidden = true;
+      }, RESUMED_NOTE_MS);
+    }
+  }
+
+  #startOver() {
+    this.#resumed.hidden = true;
+    if (this.#player) {
+      this.#player.media.currentTime = 0;
+    }
+    this.#frame.focus();
   }
 
   /** @param {MediaFile} file */
@@ -159,6 +283,7 @@ export class Viewer {
       await image.decode();
       if (this.#id === id) {
         this.#stage.replaceChildren(image);
+        this.#picture = new Picture(this.#stage, image, this.#closing.signal);
       }
     } catch (error) {
       if (this.#id === id) {
@@ -199,8 +324,7 @@ export class Viewer {
     if (file.thumbnail) {
       const image = document.createElement("img");
       image.alt = "";
-      image.addEventListener("error", () => image.remove());
-      image.src = file.thumbnail;
+      showThumbnail(image, file);
       cover.append(image);
     }
     const name = document.createElement("p");
@@ -208,28 +332,6 @@ export class Viewer {
     name.textContent = file.name || formatTitle(file);
     sheet.append(cover, name, control);
     return sheet;
-  }
-
-  /**
-   * Sign at the moment of the click: a link made earlier would have run out.
-   * @param {Event} event
-   */
-  async #startDownload(event) {
-    event.preventDefault();
-    try {
-      const { url } = await signUrl(this.#id);
-      location.assign(`${url}&download=1`);
-    } catch (error) {
-      this.#showProblem(messageOf(error));
-    }
-  }
-
-  #tryAgain() {
-    if (this.#player) {
-      void this.#player.retry();
-    } else {
-      void this.open(this.#id);
-    }
   }
 
   /** @param {string | null} text */
@@ -243,6 +345,329 @@ export class Viewer {
     this.#problemText.textContent = text;
     this.#problem.hidden = text === null;
   }
+
+  // What can be done ---------------------------------------------------------------------------
+
+  #listenToButtons() {
+    /** @type {[id: string, action: () => void][]} */
+    const buttons = [
+      ["viewer-close", () => this.#around.leave()],
+      ["viewer-previous", () => void this.#step(-1)],
+      ["viewer-next", () => void this.#step(1)],
+      ["viewer-share", () => this.#openShare()],
+      ["viewer-retry", () => this.#tryAgain()],
+      ["viewer-start-over", () => this.#startOver()],
+      ["viewer-fullscreen", () => void this.#toggleFullscreen()],
+      ["menu-fullscreen", () => void this.#toggleFullscreen()],
+      ["menu-pip", () => void this.#togglePictureInPicture()],
+      ["menu-stats", () => this.#stats.toggle()],
+      ["menu-help", () => this.#help.showModal()],
+      ["viewer-stats-close", () => this.#stats.toggle(false)],
+      ["help-close", () => this.#help.close()],
+    ];
+    for (const [id, action] of buttons) {
+      element(id, HTMLButtonElement).addEventListener("click", () => {
+        this.#menu.hidePopover();
+        action();
+      });
+    }
+    this.#help.addEventListener("cancel", (event) => event.stopPropagation());
+    this.#help.addEventListener("click", (event) => {
+      if (event.target === this.#help) {
+        this.#help.close();
+      }
+    });
+    this.#download.addEventListener("click", (event) => void this.#startDownload(event));
+    element("menu-copy", HTMLButtonElement).addEventListener("click", (event) => {
+      const button = /** @type {HTMLButtonElement} */ (event.currentTarget);
+      const here = `${location.origin}/?file=${this.#id}`;
+      void copyText(here, button);
+    });
+  }
+
+  #fillHelp() {
+    const rows = HELP.flatMap(([keys, text]) => {
+      const term = document.createElement("dt");
+      for (const key of keys) {
+        const cap = document.createElement(key === "…" ? "span" : "kbd");
+        cap.textContent = key;
+        term.append(cap);
+      }
+      const meaning = document.createElement("dd");
+      meaning.textContent = text;
+      return [term, meaning];
+    });
+    element("help-list", HTMLElement).replaceChildren(...rows);
+  }
+
+  #fillSpeeds() {
+    const speeds = element("menu-speeds", HTMLElement);
+    speeds.append(
+      ...SPEEDS.map((speed) => {
+        const label = document.createElement("label");
+        label.className = "chip";
+        const input = document.createElement("input");
+        Object.assign(input, { type: "radio", name: "speed", value: speed, checked: speed === 1 });
+        const text = document.createElement("span");
+        text.textContent = `${speed}×`;
+        label.append(input, text);
+        return label;
+      }),
+    );
+    speeds.addEventListener("change", (event) => {
+      this.#setSpeed(Number(/** @type {HTMLInputElement} */ (event.target).value));
+    });
+  }
+
+  /** @param {MediaFile} file */
+  #fillMenu(file) {
+    const isFilm = file.kind === "video" || file.kind === "audio";
+    element("menu-media", HTMLElement).hidden = !isFilm;
+    element("menu-stats", HTMLElement).hidden = !isFilm;
+    element("menu-pip", HTMLElement).hidden =
+      file.kind !== "video" || !document.pictureInPictureEnabled;
+    const players = isFilm
+      ? playersOn(platformOf(navigator.userAgent, navigator.maxTouchPoints))
+      : [];
+    const entries = players.map(({ name, link }) =>
+      this.#playerEntry(name, ({ url }) => link(url, formatTitle(file))),
+    );
+    const playlist = this.#playerEntry("Playlist (m3u)", ({ m3u_url }) => m3u_url);
+    element("menu-players", HTMLElement).replaceChildren(...entries, playlist);
+  }
+
+  /**
+   * A button that opens the film elsewhere, on a link that outlasts the film.
+   * @param {string} name
+   * @param {(share: Share) => string} addressOf
+   */
+  #playerEntry(name, addressOf) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "menu-item";
+    button.textContent = name;
+    button.addEventListener("click", async () => {
+      this.#menu.hidePopover();
+      try {
+        const share = await this.#linkForPlayers();
+        this.#player?.media.pause();
+        location.assign(addressOf(share));
+      } catch (error) {
+        this.#showProblem(messageOf(error));
+      }
+    });
+    return button;
+  }
+
+  #linkForPlayers() {
+    const file = this.#file;
+    if (!file) {
+      return Promise.reject(new ApiError("closed", "No film is open."));
+    }
+    const id = fileId(file);
+    const known = this.#links.get(id) ?? createShare(file, PLAYER_LINK_S);
+    this.#links.set(id, known);
+    known.catch(() => this.#links.delete(id));
+    return known;
+  }
+
+  #openShare() {
+    if (this.#file) {
+      void this.#share.open(this.#file);
+    }
+  }
+
+  /** @param {1 | -1} step */
+  async #step(step) {
+    const from = this.#id;
+    const goal = await this.#around.neighbour(from, step);
+    if (goal && this.#id === from) {
+      this.#around.goTo(goal);
+    }
+  }
+
+  async #toggleFullscreen() {
+    if (document.fullscreenElement) {
+      await document.exitFullscreen();
+    } else if (this.#frame.requestFullscreen) {
+      await this.#frame.requestFullscreen();
+      this.#wake();
+    }
+  }
+
+  async #togglePictureInPicture() {
+    const media = this.#player?.media;
+    if (document.pictureInPictureElement) {
+      await document.exitPictureInPicture();
+    } else if (media instanceof HTMLVideoElement) {
+      // Before its first picture a film cannot leave the page.
+      await media.requestPictureInPicture().catch(() => this.#showProblem(null));
+    }
+  }
+
+  /** @param {number} speed */
+  #setSpeed(speed) {
+    this.#speed = speed;
+    if (this.#player) {
+      this.#player.media.playbackRate = speed;
+    }
+  }
+
+  /** @param {number} speed */
+  #showSpeed(speed) {
+    this.#speed = speed;
+    for (const input of element("menu-speeds", HTMLElement).querySelectorAll("input")) {
+      input.checked = Number(input.value) === speed;
+    }
+  }
+
+  #wake() {
+    clearTimeout(this.#idleTimer);
+    this.#frame.classList.remove("is-idle");
+    this.#idleTimer = window.setTimeout(() => {
+      this.#frame.classList.toggle("is-idle", document.fullscreenElement === this.#frame);
+    }, IDLE_MS);
+  }
+
+  /**
+   * Sign at the moment of the click: a link made earlier would have run out.
+   * @param {Event} event
+   */
+  async #startDownload(event) {
+    event.preventDefault();
+    try {
+      const { url } = await signUrl(this.#id);
+      const address = new URL(url, location.href);
+      address.searchParams.set("download", "1");
+      location.assign(address);
+    } catch (error) {
+      this.#showProblem(messageOf(error));
+    }
+  }
+
+  #tryAgain() {
+    if (this.#player) {
+      void this.#player.retry();
+    } else {
+      void this.open(this.#id);
+    }
+  }
+
+  // Keys and fingers -----------------------------------------------------------------------------
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const target = /** @type {HTMLElement} */ (event.target);
+    const isOther = target.closest("dialog") !== this.#dialog || target.closest("input, select");
+    if (isOther || event.altKey || event.ctrlKey || event.metaKey) {
+      return;
+    }
+    const isButton = target.closest("button, a");
+    if (isButton && (event.key === " " || event.key === "Enter")) {
+      return;
+    }
+    const action = actionOf(event.key, this.#player !== null);
+    if (action) {
+      event.preventDefault();
+      this.#do(action, event.key);
+    }
+  }
+
+  /**
+   * @param {import("./shortcuts.js").Action} action
+   * @param {string} key
+   */
+  #do(action, key) {
+    const media = this.#player?.media;
+    /** @type {(seconds: number) => void} */
+    const skip = (seconds) => {
+      if (media) {
+        media.currentTime = Math.max(0, media.currentTime + seconds);
+      }
+    };
+    /** @type {(change: number) => void} */
+    const louder = (change) => {
+      if (media) {
+        media.volume = Math.min(1, Math.max(0, media.volume + change));
+      }
+    };
+    /** @type {Record<typeof action, () => void>} */
+    const actions = {
+      toggle: () => void (media?.paused ? media.play() : media?.pause()),
+      back10: () => skip(-10),
+      forward10: () => skip(10),
+      back5: () => skip(-5),
+      forward5: () => skip(5),
+      louder: () => louder(0.1),
+      quieter: () => louder(-0.1),
+      mute: () => {
+        if (media) {
+          media.muted = !media.muted;
+        }
+      },
+      jump: () => {
+        if (media?.duration) {
+          media.currentTime = (media.duration * Number(key)) / 10;
+        }
+      },
+      slower: () => this.#setSpeed(nextSpeed(this.#speed, -1)),
+      faster: () => this.#setSpeed(nextSpeed(this.#speed, 1)),
+      fullscreen: () => void this.#toggleFullscreen(),
+      stats: () => this.#stats.toggle(),
+      share: () => this.#openShare(),
+      help: () => this.#help.showModal(),
+      next: () => void this.#step(1),
+      previous: () => void this.#step(-1),
+      zoomIn: () => this.#picture?.zoom(1.4),
+      zoomOut: () => this.#picture?.zoom(1 / 1.4),
+      zoomReset: () => this.#picture?.zoom(0),
+    };
+    actions[action]();
+  }
+
+  #listenToSwipes() {
+    let start = { id: -1, x: 0, y: 0, at: 0 };
+    this.#stage.addEventListener("pointerdown", (event) => {
+      const { bottom } = this.#stage.getBoundingClientRect();
+      const isOnControls = this.#player !== null && event.clientY > bottom - CONTROLS_PX;
+      const isSwipe = event.pointerType === "touch" && event.isPrimary && !isOnControls;
+      const id = isSwipe && !this.#picture?.isZoomed ? event.pointerId : -1;
+      start = { id, x: event.clientX, y: event.clientY, at: event.timeStamp };
+    });
+    this.#stage.addEventListener("pointerup", (event) => {
+      const [dx, dy] = [event.clientX - start.x, event.clientY - start.y];
+      const isQuick = event.timeStamp - start.at < SWIPE_MS;
+      const isAcross = Math.abs(dx) > SWIPE_PX && Math.abs(dx) > 2 * Math.abs(dy);
+      if (event.pointerId === start.id && isQuick && isAcross && !this.#picture?.isZoomed) {
+        void this.#step(dx < 0 ? 1 : -1);
+      }
+    });
+  }
+}
+
+/**
+ * @param {number} speed
+ * @param {1 | -1} step
+ */
+function nextSpeed(speed, step) {
+  const index = SPEEDS.indexOf(speed);
+  return SPEEDS[Math.min(SPEEDS.length - 1, Math.max(0, index + step))] ?? 1;
+}
+
+/**
+ * Title and keys for the lock screen, headphones and media keys.
+ * @param {MediaFile} file
+ * @param {(step: 1 | -1) => void} step
+ */
+function announce(file, step) {
+  const session = navigator.mediaSession;
+  if (!session) {
+    return;
+  }
+  const artwork = file.thumbnail ? [{ src: file.thumbnail }] : [];
+  session.metadata = new MediaMetadata({ title: formatTitle(file), artwork });
+  session.setActionHandler("nexttrack", () => step(1));
+  session.setActionHandler("previoustrack", () => step(-1));
 }
 
 /**

@@ -1,0 +1,344 @@
+"""The page's decisions: modules without page or network, called in Chromium as they are served.
+
+Goal: what each of them decides, in tables. Method: a bare server with the folder `static/`, a blank
+page of its origin, and `import()` in it; no Node.js is needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from conftest import REPOSITORY
+from playwright.async_api import async_playwright
+
+# One browser for all of them: nothing here leaves a trace in the page.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Call = Callable[[str, str], Awaitable[Any]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def call() -> AsyncIterator[Call]:
+    """Evaluates an expression in which `m` is a module of static/."""
+
+    async def blank(_request: web.Request) -> web.Response:
+        return web.Response(text="<!DOCTYPE html>", content_type="text/html")
+
+    app = web.Application()
+    app.add_routes([web.get("/", blank), web.static("/static", REPOSITORY / "static")])
+    async with TestServer(app) as server, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = await browser.new_page()
+        await page.goto(str(server.make_url("/")))
+
+        async def call(module: str, expression: str) -> Any:
+            return await page.evaluate(
+                f"import('/static/{module}').then(async (m) => {expression})"
+            )
+
+        yield call
+        await browser.close()
+
+
+async def test_ranges_are_read_and_continued_at_the_exact_byte(call: Call) -> None:
+    parse = await call(
+        "ranges.js",
+        """['bytes 5-9/20', 'bytes 0-0/1', 'bytes 5-9/*', 'bytes */20', 'bytes 9-5/20', '', null]
+           .map(m.parseContentRange)""",
+    )
+    assert parse[:3] == [
+        {"start": 5, "stop": 10, "size": 20},
+        {"start": 0, "stop": 1, "size": 1},
+        {"start": 5, "stop": 10, "size": None},
+    ]
+    assert parse[3:] == [None] * 4
+    rest = await call(
+        "ranges.js",
+        """[0, 4, 5, 6].map((received) => m.rangeOfTheRest({start: 5, stop: 10}, received))
+           .concat(m.rangeOfTheRest({start: 5, stop: null}, 7))""",
+    )
+    assert rest == ["bytes=5-9", "bytes=9-9", None, None, "bytes=12-"]
+    continues = await call(
+        "ranges.js",
+        """(() => {
+          const broken = {extent: {start: 5, stop: 10, size: 20}, tag: '"a"'};
+          const answer = (start, size, tag) => ({extent: {start, stop: 10, size}, tag});
+          return [
+            answer(7, 20, '"a"'), answer(6, 20, '"a"'), answer(7, 21, '"a"'),
+            answer(7, 20, '"b"'), {extent: null, tag: '"a"'},
+          ].map((each) => m.continues(broken, 2, each));
+        })()""",
+    )
+    assert continues == [True, False, False, False, False]
+
+
+STREAM = """(async () => {
+  const whole = Uint8Array.from({length: 1000}, (_, index) => index %% 251);
+  const asked = [];
+  const answers = %(answers)s;
+  const world = {
+    fetch: async (url, {headers}) => {
+      asked.push(`${url} ${headers.Range}`);
+      const {status = 206, cut = Infinity, tag = '"a"'} = answers[asked.length - 1] ?? {};
+      if (status === 0) throw new TypeError('no network');
+      if (status !== 206) return new Response('{"error": {"code": "token_expired"}}', {status});
+      const [, start, stop] = /bytes=(\\d+)-(\\d*)/.exec(headers.Range);
+      const end = stop === '' ? 1000 : Number(stop) + 1;
+      const last = Math.min(end, Number(start) + cut);
+      const body = new ReadableStream({
+        start(controller) {
+          controller.enqueue(whole.slice(Number(start), last));
+        },
+        pull(controller) {
+          if (last < end) controller.error(new Error('cut'));
+          else controller.close();
+        },
+      }, {highWaterMark: 0});
+      const range = `bytes ${start}-${end - 1}/1000`;
+      return new Response(body, {status, headers: {'Content-Range': range, ETag: tag}});
+    },
+    freshest: (url) => world.newest ?? url,
+    renew: async () => { world.newest = 'fresh'; },
+    tell: () => {},
+    count: () => {},
+    patienceMs: %(patience_ms)s,
+  };
+  const abort = new AbortController();
+  const wanted = {url: 'old', range: 'bytes=100-', signal: abort.signal};
+  try {
+    const response = await m.openLasting(wanted, world);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const isRight = bytes.every((byte, index) => byte === whole[100 + index]);
+    return {asked, status: response.status, length: bytes.length, isRight};
+  } catch (error) {
+    return {asked, error: String(error)};
+  }
+})()"""
+
+
+async def play(call: Call, answers: str, patience_ms: int = 60_000) -> Any:
+    script = STREAM % {"answers": answers, "patience_ms": patience_ms}
+    return await call("lasting-stream.js", script)
+
+
+async def test_a_stream_is_renewed_and_resumed_without_a_byte_lost_or_doubled(call: Call) -> None:
+    played = await play(call, "[{cut: 300}, {status: 401}, {cut: 1}, {status: 0}, {}]")
+    assert played == {
+        "asked": [
+            "old bytes=100-",
+            "old bytes=400-999",
+            "fresh bytes=400-999",
+            "fresh bytes=401-999",
+            "fresh bytes=401-999",
+        ],
+        "status": 206,
+        "length": 900,
+        "isRight": True,
+    }
+
+
+async def test_a_stream_ends_in_an_error_rather_than_in_wrong_bytes(call: Call) -> None:
+    played = await play(call, """[{cut: 300}, {tag: '"b"'}]""")
+    assert len(played["asked"]) == 2
+    assert "error" in played
+
+
+async def test_a_refusal_that_renewing_does_not_help_is_handed_on(call: Call) -> None:
+    played = await play(call, "Array(9).fill({status: 403})")
+    assert played["status"] == 403
+    assert len(played["asked"]) == 4
+    played = await play(call, "[{status: 404}]")
+    assert (played["status"], len(played["asked"])) == (404, 1)
+
+
+async def test_patience_with_a_worker_that_is_away_ends(call: Call) -> None:
+    played = await play(call, "Array(99).fill({status: 503})", patience_ms=500)
+    assert played["status"] == 503
+    assert len(played["asked"]) > 1
+
+
+async def test_delays_grow_and_keep_to_what_the_server_asks(call: Call) -> None:
+    delays = await call(
+        "trouble.js",
+        """[0, 1, 2, 9].map((attempt) => m.delayAfter(attempt, 0, 0.5))
+           .concat(m.delayAfter(0, 7, 1))""",
+    )
+    assert delays == [400, 800, 1600, 4000, 7000]
+    retry = await call(
+        "trouble.js",
+        """['3', null, 'soon', 'Thu, 01 Jan 1970 00:00:09 GMT', '-1']
+           .map((header) => m.parseRetryAfter(header, 4000))""",
+    )
+    assert retry == [3, 0, 0, 5, 0]
+    passing = await call("trouble.js", "[0, 429, 500, 503, 401, 404, 416].map(m.isPassing)")
+    assert passing == [True, True, True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "online", "words"),
+    [
+        (
+            "{code: 'flood_wait', status: 429, retryAfter: 12}",
+            "true",
+            "Telegram asks to wait 12 s…",
+        ),
+        ("{code: 'unknown', status: 502, retryAfter: 0}", "true", "Waking the worker…"),
+        ("{code: 'worker_unreachable', status: 503, retryAfter: 3}", "true", "Waking the worker…"),
+        ("{code: 'offline', status: 0, retryAfter: 0}", "true", "Reconnecting…"),
+        ("{code: 'offline', status: 0, retryAfter: 0}", "false", "No connection."),
+    ],
+)
+async def test_why_the_film_stands_still_is_said(
+    call: Call, trouble: str, online: str, words: str
+) -> None:
+    said = await call("trouble.js", f"m.describeTrouble({trouble}, {online})")
+    assert said.startswith(words)
+
+
+async def test_a_film_is_resumed_unless_it_is_barely_begun_or_over(call: Call) -> None:
+    at = await call(
+        "positions.js",
+        """[[14, 7200], [15, 7200], [6900, 7200], [7000, 7200], [75, 90], [NaN, 90]]
+           .map(([at, duration]) => m.resumeAt({at, duration})).concat(m.resumeAt(undefined))""",
+    )
+    assert at == [0, 15, 6900, 0, 0, 0, 0]
+    kept = await call(
+        "positions.js",
+        """(() => {
+          let all = {};
+          for (let index = 0; index < 400; index += 1)
+            all = m.withPosition(all, `1/${index}`, {at: index, duration: 1000});
+          all = m.withPosition(all, '1/200', {at: 5, duration: 9});
+          return [Object.keys(all).length, Object.keys(all).at(-1), '1/0' in all, all['1/200'].at];
+        })()""",
+    )
+    assert kept == [300, "1/200", False, 5]
+
+
+async def test_only_the_cards_near_the_window_exist(call: Call) -> None:
+    columns = await call(
+        "rows.js", "[[1360, 250, 24], [362, 140, 12], [100, 250, 24]].map((a) => m.columnsIn(...a))"
+    )
+    assert [each["columns"] for each in columns] == [5, 2, 1]
+    assert columns[1]["width"] == 175
+    view = "{columns: 5, width: 250, columnGap: 24, rowHeight: 100}"
+    seen = await call(
+        "rows.js",
+        f"""[0, 5000, 999999].map((top) =>
+            m.cardsInView(10000, {{top, height: 800, margin: 100}}, {view}))""",
+    )
+    assert seen == [
+        {"first": 0, "last": 45},
+        {"first": 245, "last": 295},
+        {"first": 10000, "last": 10000},
+    ]
+    assert await call("rows.js", f"m.placeOf(7, {view})") == {"x": 548, "y": 100}
+
+
+async def test_the_arrow_keys_walk_the_grid_and_stop_at_its_edges(call: Call) -> None:
+    goals = await call(
+        "rows.js",
+        """[['ArrowRight', 3], ['ArrowLeft', 0], ['ArrowDown', 1], ['ArrowDown', 9], ['ArrowUp', 6],
+            ['ArrowUp', 1], ['Home', 9], ['End', 0], ['x', 4], ['ArrowRight', 11]]
+           .map(([key, index]) => m.neighbourOf(key, index, 12, 5))""",
+    )
+    assert goals == [4, 0, 6, 11, 1, 1, 0, 11, 4, 11]
+
+
+async def test_a_newer_first_page_keeps_what_was_fetched_behind_it(call: Call) -> None:
+    merged = await call(
+        "listing.js",
+        """(() => {
+          const files = (...ids) => ids.map((message_id) => ({chat_id: 1, message_id}));
+          const ids = (list) => list && list.map((file) => file.message_id);
+          return [
+            ids(m.mergeFirstPage(files(5, 4, 3, 2, 1), files(6, 5, 4))),
+            ids(m.mergeFirstPage(files(5, 4, 3, 2, 1), files(5, 3))),
+            ids(m.mergeFirstPage(files(2, 1), files(9, 8))),
+            ids(m.mergeFirstPage(files(2, 1), [])),
+            ids(m.withoutKnown(files(5, 4, 3), files(3, 2, 1))),
+          ];
+        })()""",
+    )
+    assert merged == [[6, 5, 4, 3, 2, 1], [5, 3, 2, 1], None, None, [2, 1]]
+
+
+async def test_zooming_keeps_the_point_under_the_finger_and_the_picture_in_sight(
+    call: Call,
+) -> None:
+    view = await call("zoom.js", "m.zoomAt({scale: 1, x: 0, y: 0}, 2, {x: 100, y: -50})")
+    assert view == {"scale": 2, "x": -100, "y": 50}
+    limits = await call(
+        "zoom.js", "[0.1, 99].map((by) => m.zoomAt({scale: 2, x: 0, y: 0}, by, {x: 0, y: 0}).scale)"
+    )
+    assert limits == [1, 8]
+    kept = await call(
+        "zoom.js",
+        """m.keepInSight({scale: 2, x: 900, y: 900}, {width: 400, height: 300},
+                         {width: 600, height: 800})""",
+    )
+    assert kept == {"scale": 2, "x": 100, "y": 0}
+    fitted = await call(
+        "zoom.js",
+        """[m.fittedSize({width: 4000, height: 1000}, {width: 1000, height: 800}),
+            m.fittedSize({width: 40, height: 10}, {width: 1000, height: 800})]""",
+    )
+    assert fitted == [{"width": 1000, "height": 250}, {"width": 40, "height": 10}]
+
+
+async def test_each_platform_gets_links_that_its_players_understand(call: Call) -> None:
+    links = await call(
+        "open-in.js",
+        """['android', 'ios', 'mac', 'desktop'].map((platform) => m.playersOn(platform)
+            .map(({name, link}) => [name, link('https://g.example/v/aB-9?x=1', 'A & B')]))""",
+    )
+    android, ios, mac, desktop = (dict(each) for each in links)
+    assert list(android) == ["VLC", "mpv", "MX Player"]
+    assert android["MX Player"] == (
+        "intent://g.example/v/aB-9?x=1#Intent;scheme=https;type=video/*;"
+        "package=com.mxtech.videoplayer.ad;S.title=A%20%26%20B;end"
+    )
+    quoted = "https%3A%2F%2Fg.example%2Fv%2FaB-9%3Fx%3D1"
+    assert ios == {
+        "VLC": f"vlc-x-callback://x-callback-url/stream?url={quoted}",
+        "Infuse": f"infuse://x-callback-url/play?url={quoted}",
+    }
+    assert list(mac) == ["VLC", "mpv", "Infuse"]
+    assert desktop == {
+        "VLC": "vlc://https://g.example/v/aB-9?x=1",
+        "mpv": "mpv://play/aHR0cHM6Ly9nLmV4YW1wbGUvdi9hQi05P3g9MQ",
+    }
+    platforms = await call(
+        "open-in.js",
+        """[['Mozilla (Linux; Android 16)', 5], ['iPhone', 5], ['Macintosh', 5], ['Macintosh', 0],
+            ['X11; Linux', 0]].map((device) => m.platformOf(...device))""",
+    )
+    assert platforms == ["android", "ios", "ios", "mac", "desktop"]
+
+
+async def test_keys_mean_one_thing_with_a_film_and_another_with_a_picture(call: Call) -> None:
+    keys = "[' ', 'K', 'ArrowLeft', '5', 'n', '?', '+', 'x', 'Tab']"
+    film = await call("shortcuts.js", f"{keys}.map((key) => m.actionOf(key, true) ?? null)")
+    assert film == ["toggle", "toggle", "back5", "jump", "next", "help", None, None, None]
+    picture = await call("shortcuts.js", f"{keys}.map((key) => m.actionOf(key, false) ?? null)")
+    assert picture == [None, None, "previous", None, "next", "help", "zoomIn", None, None]
+
+
+async def test_what_is_buffered_ahead_is_counted_from_the_position(call: Call) -> None:
+    ahead = await call(
+        "buffered.js",
+        """(() => {
+          const parts = [[0, 5], [10, 20]];
+          const buffered = {length: 2, start: (at) => parts[at][0], end: (at) => parts[at][1]};
+          return [1, 5, 7, 9.9, 20].map((position) => m.bufferedAhead(buffered, position));
+        })()""",
+    )
+    assert ahead == pytest.approx([4, 0, 0, 10.1, 0])
