@@ -285,6 +285,9 @@ MESSAGE_ID_MAX = 2**31 - 1  # TL's `int`
 
 HOLD_MAX_S = 20.0
 """Players wait about this long for an answer; a longer flood wait is told to them at once."""
+HOLD_MIDWAY_S = 65.0
+"""Once bytes flow a silence is nothing to a player with a full buffer, and an error would end the
+film: a flood wait of a minute is waited out."""
 BACK_OFF_START_S = 0.2
 BACK_OFF_MAX_S = 5.0
 
@@ -1136,7 +1139,9 @@ class RangeReader:
             self._leave_window()
         self._fill_window()
         head = self._window[0]
-        body = head.body if head.body is not None else await self._cache.wait_for(head)
+        if (body := head.body) is None:
+            patience_s = HOLD_MIDWAY_S if self._delivered_bytes else HOLD_MAX_S
+            body = await self._cache.wait_for(head, patience_s)
         start = self._position - head.chunk.offset
         stop = min(self._stop - head.chunk.offset, start + most_bytes)
         piece = memoryview(body)[start:stop]
@@ -1247,9 +1252,9 @@ class ChunkCache:
             entry.task.cancel()
             self._forget(entry)
 
-    async def wait_for(self, entry: CacheEntry) -> bytes:
+    async def wait_for(self, entry: CacheEntry, patience_s: float) -> bytes:
         """The body of a pinned entry, asked for before all read-ahead. Raises StreamError."""
-        entry.request.raise_to_demand()
+        entry.request.raise_to_demand(patience_s)
         if entry.task is not None:
             await asyncio.shield(entry.task)
         if entry.body is None:
@@ -1324,8 +1329,8 @@ IN_FLIGHT_MAX_BYTES = 4 * MIB
 flood waits rather than speed."""
 DEMAND_RESERVE_BYTES = CHUNK_MAX_BYTES
 """Room in flight that read-ahead leaves free, so that a viewer who waits need not queue."""
-RETRY_FOR_S = 14.0
-"""How long a failing chunk is tried again; the last attempt may take the rest of HOLD_MAX_S."""
+RETRY_SHARE = 0.7
+"""For which part of its patience a failing chunk is tried again; the last try takes the rest."""
 
 
 class ChunkRequest:
@@ -1336,6 +1341,7 @@ class ChunkRequest:
         "file",
         "on_demand",
         "on_the_wire",
+        "patience_s",
         "promote",
         "refusals",
         "since",
@@ -1349,10 +1355,12 @@ class ChunkRequest:
         self.on_the_wire = False
         self.wanted = True  # when nobody is left, it is not tried again
         self.since = time.monotonic()
+        self.patience_s = HOLD_MAX_S
         self.promote: Callable[[], None] | None = None
         self.refusals: dict[int, StreamError] = {}  # by bot: what another bot may still give
 
-    def raise_to_demand(self) -> None:
+    def raise_to_demand(self, patience_s: float) -> None:
+        self.patience_s = max(self.patience_s, patience_s)
         if not self.on_demand:
             self.on_demand = True
             self.since = time.monotonic()
@@ -1436,7 +1444,7 @@ class ConnectionPool:
             except TemporaryFailure as failure:
                 connection.failed(failure)
                 self._report(connection, failure)
-                if time.monotonic() - request.since > RETRY_FOR_S:
+                if time.monotonic() - request.since > RETRY_SHARE * request.patience_s:
                     raise
             except (UpstreamFailed, FileMissing, ChannelMissing) as refusal:
                 request.refusals[connection.bot_id] = refusal
@@ -1527,7 +1535,7 @@ def _hopeless(request: ChunkRequest, usable: list[Connection], now: float) -> St
         return next(iter(request.refusals.values()))
     soonest = min(usable, key=lambda each: each.rest_until)
     rest_s = soonest.rest_until - now
-    if rest_s <= HOLD_MAX_S:
+    if rest_s <= request.patience_s:
         return None
     return FloodWait(rest_s) if isinstance(soonest.reason, FloodWait) else soonest.reason
 
@@ -2268,6 +2276,7 @@ class _Link:
         self._lost.add_done_callback(consume_exception)
         self._waiting = 0
         self._pings = asyncio.create_task(self._keep_alive())
+        self._lost.add_done_callback(lambda _: self._pings.cancel())
 
     @classmethod
     async def open(cls, where: DataCentre, key: Any) -> _Link:
@@ -2340,8 +2349,6 @@ class _Link:
                 await self.call(functions.PingRequest(secrets.randbits(62)))
 
     async def close(self) -> None:
-        if self._pings is not asyncio.current_task():
-            self._pings.cancel()
         # Telethon waits up to 10 s for a dead line to close in good order; nobody else should.
         if self._connection._writer is not None:
             self._connection._writer.transport.abort()
