@@ -589,7 +589,7 @@ async def test_the_control_door_refuses_what_it_does_not_know(
 async def _until(happened: Callable[[], bool]) -> None:
     """Wait for a condition that another task brings about."""
     async with asyncio.timeout(5):
-        while not happened():  # noqa: ASYNC110 - the other side has no event to offer
+        while not happened():
             await asyncio.sleep(0.005)
 
 

@@ -257,7 +257,7 @@ def sha(body: bytes) -> str:
 
 async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
-        while not happened():  # noqa: ASYNC110 - a folder has no event to offer
+        while not happened():
             await asyncio.sleep(0.02)
 
 
