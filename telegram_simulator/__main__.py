@@ -86,15 +86,9 @@ async def start(options: argparse.Namespace, stack: AsyncExitStack) -> list[str]
     world = World(options.dc)
     bots = [add_bot(world, token, options.home_dc) for token in options.bot_token or [None]]
     channel = world.add_channel(options.channel, *bots)
-    add_synthetic_files(options, world, channel)
-    if options.media is not None:
-        await _open(stack, MediaFolder(world, channel, options.media), "cannot read the folder")
-    await add_looped_films(options, world, channel)
-    log.info("%d posts in the channel", len(channel.posts) - 1)
     ports = {dc: options.port + n for n, dc in enumerate(options.dc)} if options.port else None
     telegram = TelegramSimulator(options.dc, world, options.host, ports)
     plan_trouble(telegram.trouble, options)
-    await _open(stack, telegram, "cannot listen")
     bot_api = BotApiServer(
         world,
         telegram.trouble,
@@ -103,7 +97,14 @@ async def start(options: argparse.Namespace, stack: AsyncExitStack) -> list[str]
         port=options.bot_api_port,
         actions={"drop-connections": telegram.drop_connections},
     )
+    # Before there are posts, so that its updates tell of all of them.
     await _open(stack, bot_api, "cannot listen")
+    add_synthetic_files(options, world, channel)
+    if options.media is not None:
+        await _open(stack, MediaFolder(world, channel, options.media), "cannot read the folder")
+    await add_looped_films(options, world, channel)
+    log.info("%d posts in the channel", len(channel.posts) - 1)
+    await _open(stack, telegram, "cannot listen")
     environment = telegram.environment(bots[0], write_key(options, telegram, stack))
     environment["BOT_TOKEN"] = ",".join(bot.token for bot in bots)
     environment["BOT_API_URL"] = bot_api.url

@@ -107,6 +107,17 @@ async def test_it_prints_all_that_a_worker_and_a_backend_need(tmp_path: Path) ->
         assert not key.exists()
 
 
+async def test_updates_tell_of_the_first_posts_too(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    async with simulator("--media", str(tmp_path), "--synthetic", "big.bin=2GB") as running:
+        environment = running.environment
+        url = f"{environment['BOT_API_URL']}/bot{environment['BOT_TOKEN']}/getUpdates"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            updates = (await answer.json())["result"]
+    assert len(updates) == 2
+    assert all("document" in update["channel_post"] for update in updates)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 async def test_it_ends_when_asked(number: int) -> None:
     async with simulator("--synthetic", "x.bin=1MB") as running:
