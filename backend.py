@@ -1,8 +1,9 @@
-"""The backend of Rangegram: shows the gallery, signs what may be watched, streams nothing itself.
+"""The backend of Rangegram: shows the gallery, signs what may be watched, streams small files only.
 
     browser -- GET /, /api/files --> backend.py -- GET /files --> render-service-chunked.py
-       |                                 |        (listing token)             ^
-       | <- worker URL, one-hour JWT ----+                                    |
+       |                                 |  |     (listing token)             ^
+       | <- worker URL, one-hour JWT ----+  +-- posts, small files            |
+       |                                        (Bot API, <= 20 MB)           |
        +----------------- GET + Range, JWT in the URL ------------------------+
 
 Rules:
@@ -26,6 +27,7 @@ from typing import Final
 from aiohttp import ClientSession, web
 
 from gallery.api import list_channels, list_files, show_file, sign_url
+from gallery.bot_api import BotApi
 from gallery.catalogue import CATALOGUE, Catalogue
 from gallery.database import Database
 from gallery.health import STARTED, health
@@ -43,6 +45,8 @@ from gallery.settings import SETTINGS, Settings, SettingsError
 from gallery.share_api import share_api_routes
 from gallery.share_store import SHARES, ShareStore
 from gallery.sign_in import GATE, SignInGate, sign_in, sign_in_page, sign_out
+from gallery.small_files import SMALL_FILES, SmallFiles, send_small_file
+from gallery.updates import UPDATES, WEBHOOK_PATH, make_updates, receive_update
 from gallery.visitors import EMBED_POLICY, visitor_routes
 from gallery.worker_client import LISTING_TIMEOUT, WorkerClient
 
@@ -60,30 +64,38 @@ def create_app(settings: Settings) -> web.Application:
     app[SETTINGS] = settings
     app[GATE] = SignInGate()
     app[PAGES] = Pages(FOLDER)
-    app[CONTENT_POLICY] = content_policy(settings.worker_urls)
+    is_direct = settings.small_files == "direct"
+    media_hosts = [*settings.worker_urls, *([settings.bot_api_url] if is_direct else [])]
+    app[CONTENT_POLICY] = content_policy(media_hosts)
     app[EMBED_POLICY] = content_policy(settings.worker_urls, settings.frame_ancestors)
     app[STARTED] = time.monotonic()
-    app.cleanup_ctx.extend([catalogue_lifespan, shares_lifespan])
+    app.cleanup_ctx.extend([catalogue_lifespan, bot_api_lifespan, shares_lifespan])
     app.on_response_prepare.append(add_security_headers)
-    file = r"/api/files/{chat_id:-?\d{1,20}}/{message_id:[1-9]\d{0,9}}"
-    app.add_routes(
-        [
-            web.get("/", gallery_page),
-            web.get("/api/files", list_files),
-            web.get("/api/channels", list_channels),
-            web.get(file, show_file),
-            web.get(f"{file}/url", sign_url),
-            web.get("/sign-in", sign_in_page),
-            web.post("/sign-in", sign_in),
-            web.post("/sign-out", sign_out),
-            web.get("/static/{path:.+}", static_file),
-            web.get("/service-worker.js", service_worker),
-            web.get("/health", health),
-            *share_api_routes(),
-            *visitor_routes(),
-        ]
-    )
+    app.add_routes(routes())
     return app
+
+
+def routes() -> list[web.RouteDef]:
+    """Every address, and what answers there."""
+    ids = r"{chat_id:-?\d{1,20}}/{message_id:[1-9]\d{0,9}}"
+    return [
+        web.get("/", gallery_page),
+        web.get("/api/files", list_files),
+        web.get("/api/channels", list_channels),
+        web.get(f"/api/files/{ids}", show_file),
+        web.get(f"/api/files/{ids}/url", sign_url),
+        web.get(f"/files/{ids}", send_small_file),
+        web.get(f"/files/{ids}/{{name}}", send_small_file),
+        web.post(WEBHOOK_PATH, receive_update),
+        web.get("/sign-in", sign_in_page),
+        web.post("/sign-in", sign_in),
+        web.post("/sign-out", sign_out),
+        web.get("/static/{path:.+}", static_file),
+        web.get("/service-worker.js", service_worker),
+        web.get("/health", health),
+        *share_api_routes(),
+        *visitor_routes(),
+    ]
 
 
 async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
@@ -98,6 +110,23 @@ async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
         yield
         await catalogue.close()
     await index.close()
+
+
+async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
+    """Listen for new posts, and have small files at hand."""
+    settings, index = app[SETTINGS], app[CATALOGUE].index
+    if settings.small_files == "direct":
+        log.warning(
+            "SMALL_FILES=direct: whoever is signed in gets URLs that hold BOT_TOKEN, and with it"
+            " the bot. They stay in histories and logs; take proxy unless you must."
+        )
+    async with ClientSession() as session:
+        api = BotApi(session, settings.bot_api_url, settings.bot_token)
+        app[SMALL_FILES] = SmallFiles(api, index)
+        updates = app[UPDATES] = make_updates(settings, api, index)
+        updates.start()
+        yield
+        await updates.close()
 
 
 async def shares_lifespan(app: web.Application) -> AsyncIterator[None]:

@@ -5,8 +5,11 @@ search                               values and decisions, without I/O
 shares, share_store                  links that open one file, and which of them were revoked
 database, index                      what is known of the channels, in SQLite
 worker_client, catalogue             what is in the channels; knows nothing of the visitor
-pages, sign_in, api, health          what the owner asks for
+bot_api, updates                     what Telegram tells us itself
+pages, sign_in, health               what everybody may ask for
 visitors, share_api                  what the holder of a link may have; making and ending links
+http_file, small_files               the bytes of small files
+api                                  what the owner asks for
 middleware                           what happens around every request
 
 Each module uses only those above it. What lives as long as the application is reached by an

@@ -1,16 +1,22 @@
 """API: the files as JSON, and URLs that play them."""
 
+import logging
 import time
 
 from aiohttp import web
 
 from gallery import tokens
+from gallery.bot_api import BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url, worker_for
 from gallery.index import Query
 from gallery.search import ORDERS
 from gallery.settings import SETTINGS, Settings
+from gallery.small_files import SMALL_FILES, portable_path, small_file_path
+from gallery.visitors import base_url
+
+log = logging.getLogger(__name__)
 
 
 async def list_files(request: web.Request) -> web.Response:
@@ -59,24 +65,53 @@ async def show_file(request: web.Request) -> web.Response:
 
 
 async def sign_url(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}/url?attempt=: a URL that plays for an hour."""
-    settings = request.app[SETTINGS]
+    """GET /api/files/{chat_id}/{message_id}/url?attempt=&portable=1: a URL good for an hour.
+
+    A small file's opens for this browser only, and may be kept by it; a portable one opens in any
+    player. After a failed attempt the worker serves it, whatever its size.
+    """
     file = await _requested_file(request)
     attempt = request.query.get("attempt", "0")
-    now = time.time()
-    token = tokens.file_token(settings.jwt_secret, file.chat_id, file.message_id, now)
-    worker_url = worker_for(
-        settings.worker_urls, file, int(attempt[:6]) if attempt.isdecimal() else 0
-    )
+    failures = int(attempt[:6]) if attempt.isdecimal() else 0
+    signed = await _small_file_url(request, file) if failures == 0 else None
+    url, via, expires_at = signed or _worker_url(request, file, failures)
     body = {
-        "url": stream_url(worker_url, file, token),
-        "via": "worker",
-        "expires_at": int(now) + tokens.TOKEN_LIFETIME_S,
+        "url": url,
+        "via": via,
+        "expires_at": expires_at,
         "name": file.name,
         "mime_type": file.mime_type,
         "size": file.size,
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+def _worker_url(request: web.Request, file: MediaFile, failures: int) -> tuple[str, str, int]:
+    settings, now = request.app[SETTINGS], time.time()
+    token = tokens.file_token(settings.jwt_secret, file.chat_id, file.message_id, now)
+    worker_url = worker_for(settings.worker_urls, file, failures)
+    return stream_url(worker_url, file, token), "worker", int(now) + tokens.TOKEN_LIFETIME_S
+
+
+async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, str, int] | None:
+    """The file by way of the Bot API, if that hands it out."""
+    settings, small_files = request.app[SETTINGS], request.app[SMALL_FILES]
+    bot_file = await small_files.find(file)
+    if bot_file is None:
+        return None
+    now = int(time.time())
+    if settings.small_files == "direct":
+        try:
+            url, lifetime_s = await small_files.direct_url(bot_file)
+        except BotApiError as error:
+            log.warning("no direct URL: %d %s", error.code, error.description)
+            return None
+        return url, "bot_api", now + lifetime_s
+    expires_at = now + tokens.TOKEN_LIFETIME_S
+    if request.query.get("portable") == "1":
+        path = portable_path(file, settings.jwt_secret, expires_at)
+        return base_url(request) + path, "bot_api", expires_at
+    return small_file_path(file, bot_file), "bot_api", expires_at
 
 
 async def _requested_file(request: web.Request) -> MediaFile:

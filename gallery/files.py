@@ -29,18 +29,18 @@ class MediaFile:
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
         """Build from one element of `files`; raise KeyError, TypeError or ValueError if wrong."""
-        name = _text(item["name"])
+        name = clean_text(item["name"])
         return cls(
             chat_id=int(item["chat_id"]),
             message_id=int(item["message_id"]),
             name=name,
-            mime_type=_text(item["mime_type"]) or guess_type(name),
+            mime_type=clean_text(item["mime_type"]) or guess_type(name),
             size=int(item["size"]),
             date=int(item["date"]),
             duration=None if item.get("duration") is None else float(item["duration"]),
             width=None if item.get("width") is None else int(item["width"]),
             height=None if item.get("height") is None else int(item["height"]),
-            caption=_text(item.get("caption")),
+            caption=clean_text(item.get("caption")),
             has_thumbnail=bool(item.get("has_thumbnail")),
         )
 
@@ -54,7 +54,7 @@ class MediaFile:
         return "document"
 
 
-def _text(value: object) -> str:
+def clean_text(value: object) -> str:
     """Text that every encoding can write: JSON may hold halves of characters."""
     return str(value or "").encode("utf-8", "replace").decode()
 
@@ -87,11 +87,16 @@ def worker_for(worker_urls: tuple[str, ...], file: MediaFile, attempt: int = 0) 
 
 
 def stream_url(worker_url: str, file: MediaFile, token: str) -> str:
-    """The URL a player can use, ending in the file's name because players show that."""
-    # A slash, even quoted, is undone by some proxies, and a segment of dots is a step upwards.
-    name = file.name.replace("/", "_").replace("\\", "_")
-    segment = f"/{quote(name, safe='')}" if name.strip(".") else ""
+    """The URL at the worker that a player can use."""
+    segment = path_segment(file.name)
     return f"{worker_url}/stream/{file.chat_id}/{file.message_id}{segment}?token={token}"
+
+
+def path_segment(name: str) -> str:
+    """The file's name as the end of a path, because players show that; empty if it has none."""
+    # A slash, even quoted, is undone by some proxies, and a segment of dots is a step upwards.
+    name = name.replace("/", "_").replace("\\", "_")
+    return f"/{quote(name, safe='')}" if name.strip(".") else ""
 
 
 def thumbnail_url(worker_url: str, file: MediaFile, token: str) -> str:

@@ -15,6 +15,8 @@ from gallery.pages import PAGES, service_worker, static_file
 from gallery.settings import SETTINGS, Settings, is_loopback
 from gallery.shares import ID_CHARACTERS, SHARE_CHARACTERS
 from gallery.sign_in import is_signed_in, sign_in, sign_in_page, sign_out
+from gallery.small_files import send_small_file
+from gallery.updates import receive_update
 from gallery.visitors import VISITOR_HANDLERS
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ OPEN_TO_ALL: Final = VISITOR_HANDLERS | {
     static_file,
     service_worker,
     health,
+    send_small_file,  # looks for itself who asks: a token opens it too
+    receive_update,
 }
 # A share link opens its file to whoever reads it: the log has only its beginning, the id.
 _SHARE_IN_PATH: Final = re.compile(

@@ -11,6 +11,7 @@ from aiohttp import web
 
 JWT_SECRET_MIN_BYTES: Final = 32  # RFC 7518 section 3.2: a key of the same size as the hash output
 PASSWORD_MIN_CHARACTERS: Final = 8  # NIST SP 800-63B section 5.1.1
+_BOT_TOKEN: Final = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _FRAME_SOURCE: Final = re.compile(r"(https?://)?(\*\.)?[A-Za-z0-9.-]+(:([0-9]{1,5}|\*))?")
 
 
@@ -37,6 +38,7 @@ class Settings:
     port: int
     database: str
     frame_ancestors: str  # as Content-Security-Policy wants it
+    small_files: str  # proxy: through us; direct: the owner gets Telegram's URL, token and all
     on_render: bool
 
     @classmethod
@@ -45,7 +47,7 @@ class Settings:
         env = _Environment(environ)
         password = env.password("GALLERY_PASSWORD")
         settings = cls(
-            bot_token=env.required("BOT_TOKEN"),
+            bot_token=env.bot_token("BOT_TOKEN"),
             jwt_secret=env.secret("JWT_SECRET"),
             worker_urls=tuple(
                 env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL")
@@ -58,6 +60,7 @@ class Settings:
             port=env.port("PORT", "8080"),
             database=env.text("DATABASE", ":memory:"),
             frame_ancestors=env.frame_ancestors("FRAME_ANCESTORS", "*"),
+            small_files=env.choice("SMALL_FILES", ("proxy", "direct")),
             on_render="RENDER_EXTERNAL_URL" in env,
         )
         if env.problems:
@@ -90,6 +93,19 @@ class _Environment:
         if value and not items:
             self.problems.append(f"{name} is missing")
         return items
+
+    def bot_token(self, name: str) -> str:
+        """The first of a pool: the worker uses them all, the backend needs one."""
+        tokens = self.required_list(name)
+        if not all(_BOT_TOKEN.fullmatch(token) for token in tokens):
+            self.problems.append(f"{name} is not like 123456:letters (or several with commas)")
+        return tokens[0] if tokens else ""
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, choices[0])
+        if value not in choices:
+            self.problems.append(f"{name} is not one of {', '.join(choices)}")
+        return value
 
     def secret(self, name: str) -> str:
         value = self.required(name)

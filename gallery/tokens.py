@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from typing import Final
+from typing import Any, Final
 
 import jwt
 
@@ -42,6 +42,28 @@ def _worker_token(secret: str, now: float, **claims: str) -> str:
     return jwt.encode({"iss": "backend", "aud": "worker", **claims, **times}, secret, "HS256")
 
 
+def small_file_token(secret: str, chat_id: int, message_id: int, exp: int) -> str:
+    """A token that opens this one file at the backend until `exp`; worthless at the worker."""
+    claims = {"iss": "backend", "aud": "files", "sub": f"{chat_id}/{message_id}"}
+    return jwt.encode({**claims, "exp": exp}, secret, "HS256")
+
+
+def small_file_token_end(secret: str, chat_id: int, message_id: int, token: str) -> int | None:
+    """Until when this token opens this file at the backend; None if it does not."""
+    claims = _claims(secret, token, audience="files")
+    if claims is None or claims["sub"] != f"{chat_id}/{message_id}":
+        return None
+    return int(claims["exp"])
+
+
+def webhook_secret(secret: str, bot_token: str) -> str:
+    """What Telegram shows with every update, so that nobody else can send us any.
+
+    Letters and digits only, as core.telegram.org/bots/api#setwebhook wants it.
+    """
+    return hmac.new(secret.encode(), b"webhook\0" + bot_token.encode(), hashlib.sha256).hexdigest()
+
+
 def session_token(secret: str, password: str, now: float) -> str:
     """What the cookie holds after signing in. Another password makes it worthless."""
     issued_at = int(now)
@@ -52,18 +74,26 @@ def session_token(secret: str, password: str, now: float) -> str:
 
 def session_is_valid(secret: str, password: str, token: str) -> bool:
     """Whether this cookie was given out for this password and has not run out."""
+    claims = _claims(secret, token, audience="gallery")
+    if claims is None:
+        return False
+    return hmac.compare_digest(str(claims["sub"]), _password_mark(secret, password))
+
+
+def _claims(secret: str, token: str, audience: str) -> dict[str, Any] | None:
+    """What a token of ours for this audience says, if it is one and has not run out."""
     try:
-        claims = jwt.decode(
+        claims: dict[str, Any] = jwt.decode(
             token,
             secret,
             algorithms=["HS256"],
             issuer="backend",
-            audience="gallery",
+            audience=audience,
             options={"require": ["exp", "aud", "sub"]},
         )
     except jwt.InvalidTokenError:
-        return False
-    return hmac.compare_digest(str(claims["sub"]), _password_mark(secret, password))
+        return None
+    return claims
 
 
 def _password_mark(secret: str, password: str) -> str:

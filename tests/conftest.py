@@ -25,6 +25,7 @@ from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster
 from hypothesis import settings as hypothesis_settings
 
+from telegram_simulator.bot_api import BotApiServer
 from telegram_simulator.cluster import TelegramSimulator
 from telegram_simulator.content import Content, SyntheticContent
 from telegram_simulator.faults import FileCount
@@ -72,6 +73,7 @@ class Stage:
             "JWT_SECRET": JWT_SECRET,
             "HOST": "127.0.0.1",
             "PORT": "0",
+            "BOT_API_URL": "http://127.0.0.1:1",
         }
 
     def settings(self, **changes: Any) -> worker.Settings:
@@ -132,6 +134,14 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         bot = telegram.world.add_bot(home_dc=2)
         channel = telegram.world.add_channel("Films", bot)
         yield Stage(telegram, bot, channel, telegram.write_key(tmp_path / "telegram.pem"))
+
+
+@pytest.fixture
+async def bot_api(stage: Stage) -> AsyncIterator[BotApiServer]:
+    """The stage's Telegram by its other door, the Bot API."""
+    telegram = stage.telegram
+    async with BotApiServer(telegram.world, telegram.trouble, telegram.counters) as server:
+        yield server
 
 
 @pytest.fixture

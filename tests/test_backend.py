@@ -60,6 +60,7 @@ def environment(**changes: str) -> dict[str, str]:
         "JWT_SECRET": JWT_SECRET,
         "WORKER_URL": "http://127.0.0.1:1",
         "CHANNELS": str(CHAT_ID),
+        "BOT_API_URL": "http://127.0.0.1:1",
     }
     return {**blank, **changes}
 
@@ -190,7 +191,7 @@ def test_a_taken_port_is_a_clear_message() -> None:
 
 
 def test_defaults() -> None:
-    chosen = settings(RENDER_EXTERNAL_URL="https://films.example/")
+    chosen = settings(RENDER_EXTERNAL_URL="https://films.example/", BOT_API_URL="")
     assert (chosen.host, chosen.port) == ("127.0.0.1", 8080)
     assert chosen.bot_api_url == "https://api.telegram.org"
     assert chosen.public_url == "https://films.example"
