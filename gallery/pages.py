@@ -40,12 +40,14 @@ class Pages:
         escaped = {key: escape(value) for key, value in {**values, "title": title}.items()}
         main = self._templates[name].substitute(escaped, static=static)
         html = self._templates[frame].substitute(escaped, main=main, static=static)
-        return web.Response(
+        response = web.Response(
             text=html,
             status=status,
             content_type="text/html",
             headers={"Cache-Control": "no-store"},
         )
+        response.enable_compression()
+        return response
 
 
 PAGES: Final = web.AppKey("PAGES", Pages)

@@ -28,12 +28,17 @@ export class Grid {
   /** @type {Layout} */
   #layout = { columns: 1, width: 0, columnGap: 0, rowHeight: 1 };
   #isDrawn = true;
+  #measuredWidth = 0;
 
   /** @param {HTMLElement} list */
   constructor(list) {
     this.#list = list;
     addEventListener("scroll", () => this.#drawSoon(), { passive: true });
-    new ResizeObserver(() => this.#measure()).observe(list);
+    new ResizeObserver(() => {
+      if (list.clientWidth !== this.#measuredWidth) {
+        this.#measure(); // not when it is the height that has changed, which is our own doing
+      }
+    }).observe(list);
     list.addEventListener("keydown", (event) => this.#onKey(event));
     list.addEventListener("focusout", () => this.#drawSoon());
   }
@@ -136,7 +141,8 @@ export class Grid {
     const style = getComputedStyle(this.#list);
     const columnGap = Number.parseFloat(style.columnGap);
     const least = Number.parseFloat(style.getPropertyValue("--card-min"));
-    const { columns, width } = columnsIn(this.#list.clientWidth, least, columnGap);
+    this.#measuredWidth = this.#list.clientWidth;
+    const { columns, width } = columnsIn(this.#measuredWidth, least, columnGap);
     this.#list.style.setProperty("--card-width", `${width}px`);
     const text = Number.parseFloat(style.getPropertyValue("--card-text"));
     const rowHeight = (width * 9) / 16 + text + Number.parseFloat(style.rowGap);
@@ -247,10 +253,7 @@ function createCard(file) {
   link.href = `/?file=${fileId(file)}`;
   link.dataset.file = fileId(file);
   link.title = file.name || title;
-  link.setAttribute(
-    "aria-label",
-    [KIND_NAMES[file.kind], title, duration, formatFacts(file)].filter(Boolean).join(", "),
-  );
+  part(card, ".card-kind", HTMLElement).textContent = KIND_NAMES[file.kind];
   part(card, ".card-title", HTMLElement).textContent = title;
   part(card, ".card-facts", HTMLElement).textContent = formatFacts(file);
   const isPlayable = file.kind === "video" || file.kind === "audio";
