@@ -1534,9 +1534,9 @@ def _hopeless(request: ChunkRequest, usable: list[Connection], now: float) -> St
     if not usable:
         return next(iter(request.refusals.values()))
     soonest = min(usable, key=lambda each: each.rest_until)
-    rest_s = soonest.rest_until - now
-    if rest_s <= request.patience_s:
+    if soonest.rest_until <= max(now, request.since + request.patience_s):
         return None
+    rest_s = soonest.rest_until - now
     return FloodWait(rest_s) if isinstance(soonest.reason, FloodWait) else soonest.reason
 
 

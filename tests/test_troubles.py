@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+import worker
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
 from conftest import Stage, StartClient, listing_token, make_token
@@ -174,6 +175,17 @@ async def test_a_short_flood_does_not_shorten_a_long_one(stage: Stage, viewer: V
     response = await viewer.get(stage.path(post))
     assert response.status == 429
     assert int(response.headers["Retry-After"]) > 590
+
+
+async def test_floods_that_follow_one_another_are_not_waited_out_for_ever(
+    stage: Stage, viewer: Viewer
+) -> None:
+    post = stage.post_synthetic(SIZE)
+    stage.telegram.trouble.flood_wait(12, times=999)
+    async with asyncio.timeout(worker.HOLD_MAX_S):
+        response = await viewer.get(stage.path(post))
+    assert response.status == 429
+    assert stage.telegram.counters.errors["FLOOD_WAIT_12"] >= 2
 
 
 async def test_a_short_flood_while_the_film_is_looked_up_is_waited_out(
