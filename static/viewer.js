@@ -593,7 +593,15 @@ export class Viewer {
     };
     /** @type {Record<typeof action, () => void>} */
     const actions = {
-      toggle: () => void (media?.paused ? media.play() : media?.pause()),
+      toggle: () => {
+        if (media?.paused) {
+          media.play().catch(() => {
+            // the player, which has heard the wish, starts what takes this element's place
+          });
+        } else {
+          media?.pause();
+        }
+      },
       back10: () => skip(-10),
       forward10: () => skip(10),
       back5: () => skip(-5),
