@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestClient
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
 from conftest import Stage, StartClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ from gallery.search import (
     write_cursor,
 )
 from gallery.settings import Settings
-from gallery.worker_client import Listing
+from gallery.worker_client import Listing, WorkerClient
 
 CHAT_ID, OTHER_CHAT_ID = -1001234567890, -1009876543210
 
@@ -614,6 +615,76 @@ async def test_a_listing_that_stands_still_ends_the_reading(
 
     with pytest.raises(ApiError, match="does not move on"):
         await follow(Standing(), await open_index()).page(Query())
+
+
+async def test_a_worker_that_still_wakes_is_said_to_and_not_taken_for_an_empty_channel(
+    open_index: OpenIndex, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "REFRESH_PATIENCE_S", 0.0)
+    worker = ScriptedWorker(1)
+    awake = asyncio.Event()
+
+    async def wake(_after: int) -> None:
+        await awake.wait()
+
+    worker.before = wake
+    kept = follow(worker, await open_index())
+    with pytest.raises(ApiError, match="does not answer"):
+        await kept.page(Query())
+    assert (await kept.state())["state"] == "reading"
+    awake.set()
+
+    async def has_it() -> bool:
+        return await shown(kept.index) == [1]
+
+    await until(has_it)
+
+
+async def test_what_nobody_thought_of_is_logged_and_ends_in_a_500(
+    open_index: OpenIndex, follow: Follow, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(ScriptedWorker):
+        async def files_after(self, chat_id: int, after: int, limit: int = 2) -> Listing:
+            raise LookupError("odd")
+
+    with pytest.raises(ApiError, match="failed here") as caught:
+        await follow(Odd(), await open_index()).page(Query())
+    assert caught.value.status == 500
+    assert "LookupError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "code", "wait_s"),
+    [
+        (401, {}, {}, "worker_refused", None),
+        (403, {}, {}, "worker_refused", None),
+        (404, {}, {}, "channel_not_found", None),
+        (429, {}, {"Retry-After": "17"}, "worker_busy", 17),
+        (503, {"error": {"message": "A flood wait."}}, {}, "worker_busy", 3),
+        (502, "<html>", {}, "worker_unreachable", 3),
+        (500, {}, {}, "worker_failed", None),
+        (200, {}, {}, "bad_listing", None),
+        (200, {"files": [{"chat_id": "x"}], "next": None}, {}, "bad_listing", None),
+    ],
+)
+async def test_what_a_worker_says_becomes_what_the_owner_can_do(
+    aiohttp_server: Callable[..., Awaitable[TestServer]],
+    status: int,
+    body: Any,
+    headers: dict[str, str],
+    code: str,
+    wait_s: float | None,
+) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response(body, status=status, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/files/{chat_id}", answer)
+    url = str((await aiohttp_server(app)).make_url("/")).rstrip("/")
+    async with ClientSession() as session:
+        with pytest.raises(ApiError) as caught:
+            await WorkerClient(session, (url,), "x" * 32).files_after(CHAT_ID, 0)
+    assert (caught.value.code, caught.value.retry_after_s) == (code, wait_s)
 
 
 # -- Through the API, with a real worker on the pocket Telegram --------------------------------
