@@ -3,9 +3,11 @@
 VENV := .venv
 PYTHON ?= python3
 BIOME := npx --yes @biomejs/biome@2.6.8
+TSC := npx --yes -p typescript@7.0.2 tsc
+LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format venv browser clean
+.PHONY: help demo test check format bench screenshots lighthouse venv browsers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -13,15 +15,17 @@ help:  ## this list
 demo: venv  ## the whole house on this machine, no account needed; MEDIA=~/Videos shows your own films
 	@exec $(VENV)/bin/python demo.py --media "$(MEDIA)" $(if $(PORT),--port $(PORT)) $(if $(RTT),--rtt $(RTT)) $(if $(RATE),--rate $(RATE))
 
-test: venv browser  ## every test, with a real browser; TESTS=tests/test_ranges.py runs some of them
-	$(VENV)/bin/python -m pytest $(TESTS)
+# Two at a time, each file as a whole: most tests wait for one thing or another.
+test: venv browsers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 check: venv  ## format, lint and types, changing nothing
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy .
 	$(VENV)/bin/djlint --check --lint --quiet templates
-	@if command -v npx >/dev/null; then $(BIOME) ci .; else echo "check: no npx here, so static/ was not linted"; fi
+	@if command -v npx >/dev/null; then $(BIOME) ci . && $(TSC) -p jsconfig.json; \
+	else echo "check: there is no npx here, so static/ was not looked at"; fi
 
 format: venv  ## put everything in shape
 	$(VENV)/bin/ruff format .
@@ -38,14 +42,29 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-# The browser tests drive the system's own Chromium; Playwright's private build is not needed.
-browser:
-	@command -v chromium >/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
-	  else \
-	    echo "test: Chromium is missing; install it (Debian: sudo apt install chromium)" >&2; exit 1; \
-	  fi; }
+bench: venv  ## measure the gallery's index; the figures are printed
+	$(VENV)/bin/python benchmarks/gallery_index.py
+
+screenshots: venv browsers  ## take the pictures in docs/images anew
+	$(VENV)/bin/python tools/screenshots.py
+
+lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
+	CHROME_PATH=$$(command -v chromium) $(LIGHTHOUSE) http://localhost:8080/ --quiet \
+	  --chrome-flags="--headless=new --no-sandbox" --output=html --output-path=.demo/lighthouse.html \
+	  --only-categories=performance,accessibility,best-practices
+
+# The browser tests drive the system's own browsers; Playwright's private builds are not needed.
+browsers:
+	@missing=""; \
+	command -v chromium >/dev/null || missing="chromium"; \
+	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing $$missing ..."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else \
+	  echo "test: missing: $$missing (Debian: sudo apt install $$missing)" >&2; exit 1; \
+	fi
 
 clean:  ## remove what was made: the environment, the demo's films, caches
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

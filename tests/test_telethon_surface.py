@@ -13,6 +13,7 @@ import worker
 from telethon import errors
 from telethon.crypto import rsa
 from telethon.network import ConnectionTcpAbridged, MTProtoSender
+from telethon.network.connection.tcpabridged import AbridgedPacketCodec
 from telethon.sessions import StringSession
 
 
@@ -57,9 +58,37 @@ def test_a_session_string_says_where_home_is() -> None:
         assert hasattr(session, name)
 
 
-@pytest.mark.parametrize("name", sorted({n for names, _ in worker._TRANSLATIONS for n in names}))
-def test_every_translated_error_exists(name: str) -> None:
-    assert issubclass(getattr(errors, name), Exception)
+def test_a_codec_reads_packets_for_its_connection() -> None:
+    """The worker's own reads the same framing and tells the connection of every piece."""
+    assert parameters(AbridgedPacketCodec.read_packet) == ["self", "reader"]
+    connection = object()
+    assert AbridgedPacketCodec(connection)._conn is connection
+    assert ConnectionTcpAbridged.packet_codec is AbridgedPacketCodec
+
+
+def test_a_connection_has_a_writer_whose_transport_can_be_aborted() -> None:
+    loggers = worker._TelethonLoggers()
+    assert ConnectionTcpAbridged("127.0.0.1", 1, 2, loggers=loggers)._writer is None
+    assert "self._reader, self._writer = " in inspect.getsource(ConnectionTcpAbridged._connect)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        worker._FLOODS,
+        worker._STALE_REFERENCES,
+        worker._FILE_MOVES,
+        worker._BOT_MOVES,
+        worker._LOGIN_REFUSALS,
+        worker._KEY_REFUSALS,
+        worker._CHANNEL_REFUSALS,
+        worker._PASSING_TROUBLE,
+    ],
+)
+def test_every_translated_error_is_one_of_telethons(group: tuple[type[Exception], ...]) -> None:
+    """Their names are looked up when the worker is loaded, so a missing one is told at once."""
+    assert all(issubclass(each, Exception) for each in group)
+    assert all(getattr(errors, each.__name__) is each for each in group)
 
 
 def test_a_wait_and_a_migration_carry_their_number() -> None:
