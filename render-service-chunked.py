@@ -2378,10 +2378,10 @@ _LOGIN_REFUSALS = _named(
 _KEY_REFUSALS = _named("UnauthorizedError", "AuthKeyDuplicatedError", "AuthKeyNotFound")
 _CHANNEL_REFUSALS = _named("ChannelInvalidError", "ChannelPrivateError", "PeerIdInvalidError")
 _PASSING_TROUBLE = _named(
-    *("ServerError", "TimedOutError", "RpcCallFailError", "RpcMcgetFailError"),
+    *("ServerError", "TimedOutError", "InputFetchFailError", "MsgWaitFailedError"),
     *("InvalidBufferError", "InvalidChecksumError", "SecurityError", "BadMessageError"),
 )
-_PASSING_TEXTS = frozenset({"INPUT_FETCH_FAIL", "MSG_WAIT_FAILED", "API_GATEWAY_TOO_BUSY"})
+_PASSING_TEXTS = frozenset({"API_GATEWAY_TOO_BUSY"})  # Telethon has no class for it
 
 
 def _translated(error: BaseException) -> Exception:

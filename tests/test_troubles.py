@@ -144,6 +144,9 @@ async def test_an_odd_refusal_of_the_login_is_not_for_ever(
     )
     stage.telegram.trouble.plan(Fault("error", method=method, code=400, message="ODD_THING"))
     viewer = await start_worker()
+    async with asyncio.timeout(20):
+        while (await state_of(viewer, stage.bot))["state"] != "connected":
+            await asyncio.sleep(0.05)
     post = stage.post_synthetic(SIZE)
     assert await play(viewer, stage.path(post)) == film_bytes()
 
