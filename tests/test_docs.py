@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import worker
+import yaml
 from conftest import JWT_SECRET, REPOSITORY
 
 from gallery.settings import Settings as BackendSettings
@@ -90,6 +91,25 @@ def test_the_list_of_settings_is_the_list_that_is_read() -> None:
 )
 def test_documented_defaults_are_the_real_ones(name: str, default: str) -> None:
     assert default in table_under("Settings of the worker")[name]
+
+
+@pytest.mark.parametrize(
+    ("service", "heading", "needed"),
+    [
+        ("rangegram-worker", "Settings of the worker", WORKER_ENVIRONMENT),
+        ("rangegram", "Settings of the backend", BACKEND_ENVIRONMENT),
+    ],
+)
+def test_the_blueprint_sets_what_is_needed_and_nothing_unknown(
+    service: str, heading: str, needed: dict[str, str]
+) -> None:
+    blueprint = yaml.safe_load((REPOSITORY / "render.yaml").read_text())
+    (found,) = [each for each in blueprint["services"] if each["name"] == service]
+    names = {variable["key"] for variable in found["envVars"]}
+    assert set(needed) <= names
+    assert names - {"PYTHON_VERSION"} <= set(table_under(heading))
+    assert (REPOSITORY / found["startCommand"].removeprefix("python ")).is_file()
+    assert found["healthCheckPath"] == "/health"
 
 
 def test_every_make_command_exists() -> None:
