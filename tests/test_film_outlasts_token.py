@@ -211,3 +211,27 @@ async def watch(premises: Premises, browser: str, guarded: bool) -> None:
         cinema.line.target_port = port_of(await premises.new_worker())
         await has_come_to(tab, at + 1)
         assert await tab.evaluate(f"!{FILM}.paused")
+
+
+async def test_the_move_to_the_next_url_keeps_speed_volume_and_full_screen(
+    premises: Premises,
+) -> None:
+    """Where no service worker can run: another element plays on, and nobody should notice."""
+    async with premises.cinema("chromium", guarded=False) as cinema:
+        assert isinstance(cinema.tab, Chromium)
+        page = cinema.tab.page
+        await has_come_to(cinema.tab, 0.3)
+        await page.keyboard.press("f")
+        await page.wait_for_function("() => document.fullscreenElement !== null")
+        before = await page.evaluate(
+            f"() => {{ const film = {FILM}; film.playbackRate = 1.25; film.volume = 0.25;"
+            " window.first = film; return film.currentTime; }"
+        )
+        await page.wait_for_function(f"() => {FILM} && {FILM} !== window.first")
+        after = await page.evaluate(
+            f"() => {{ const film = {FILM}; return [film.playbackRate, film.volume,"
+            " film.currentTime, film.paused, document.fullscreenElement !== null]; }"
+        )
+        assert after[:2] == [1.25, 0.25]
+        assert after[2] > before
+        assert after[3:] == [False, True]
