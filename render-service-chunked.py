@@ -615,6 +615,14 @@ def range_applies(if_range: str | None, file: RemoteFile) -> bool:
     return _parse_date(if_range) == file.modified
 
 
+CONDITIONAL_HEADERS = (
+    hdrs.IF_MATCH,
+    hdrs.IF_UNMODIFIED_SINCE,
+    hdrs.IF_NONE_MATCH,
+    hdrs.IF_MODIFIED_SINCE,
+)
+
+
 def check_preconditions(headers: Mapping[str, str], file: RemoteFile) -> bool:
     """Evaluate If-Match & co. in the order of RFC 9110 section 13.2.2.
 
@@ -855,7 +863,11 @@ class Worker:
         self, request: web.Request, file: RemoteFile, headers: dict[str, str]
     ) -> web.StreamResponse:
         """Decide between 304, 206, multipart and 200, then send."""
-        conditions = {name: ", ".join(request.headers.getall(name)) for name in request.headers}
+        conditions: dict[str, str] = {
+            name: ", ".join(request.headers.getall(name))
+            for name in CONDITIONAL_HEADERS
+            if name in request.headers
+        }
         if not check_preconditions(conditions, file):
             del headers[hdrs.CONTENT_TYPE]
             return web.Response(status=304, headers=headers)
@@ -1187,7 +1199,7 @@ and for viewers who follow one another, and no more than that, since a small hos
 class CacheEntry:
     """One chunk of one file: on its way until `body` is there, pinned while anybody reads it."""
 
-    __slots__ = ("body", "chunk", "failed", "is_edge", "key", "readers", "request", "task")
+    __slots__ = ("body", "chunk", "is_edge", "key", "readers", "request", "task")
 
     def __init__(self, request: ChunkRequest) -> None:
         file, chunk = request.file, request.chunk
@@ -1197,8 +1209,11 @@ class CacheEntry:
         self.request = request
         self.readers = 0
         self.body: bytes | None = None
-        self.failed = False
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.body is None and self.task is not None and self.task.done()
 
 
 class ChunkCache:
@@ -1275,7 +1290,6 @@ class ChunkCache:
         try:
             body = await self._fetch(entry.request)
         except BaseException:
-            entry.failed = True
             self._forget(entry)
             raise
         entry.body = body
@@ -2233,7 +2247,7 @@ class _TelethonLoggers(dict[str, logging.Logger]):
         return logging.getLogger(name)
 
 
-class _HeardCodec(AbridgedPacketCodec):  # type: ignore[misc]
+class _HeardCodec(AbridgedPacketCodec):  # type: ignore[misc]  # Telethon has no types
     """The abridged framing, telling its connection of every piece that comes in.
 
     A line on which a MiB takes half a minute differs from a dead one by its pieces only.
@@ -2254,7 +2268,7 @@ class _HeardCodec(AbridgedPacketCodec):  # type: ignore[misc]
         return b"".join(pieces)
 
 
-class _HeardConnection(ConnectionTcpAbridged):  # type: ignore[misc]
+class _HeardConnection(ConnectionTcpAbridged):  # type: ignore[misc]  # Telethon has no types
     """A connection that knows when it last heard anything."""
 
     packet_codec = _HeardCodec
