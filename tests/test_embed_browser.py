@@ -9,7 +9,6 @@ that the browser has to ask the address it knows, whose token has ended.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ import pytest
 import worker
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from chromium import no_errors, open_chromium
 from conftest import JWT_SECRET, Stage, StartClient
 from firefox import open_firefox
-from playwright.async_api import Page, Request, async_playwright, expect
+from playwright.async_api import Page, Request, expect
 
 import backend
 from gallery import tokens
@@ -144,23 +144,16 @@ async def site(
 
 
 @asynccontextmanager
-async def open_chromium(**options: Any) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
-        )
-        page = await browser.new_page(**options)
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        await browser.close()
-        assert errors == []
+async def open_page(**options: Any) -> AsyncIterator[Page]:
+    flag = "--autoplay-policy=no-user-gesture-required"
+    async with open_chromium(flag, **options) as page:
+        with no_errors(page):
+            yield page
 
 
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
-    async with open_chromium(viewport={"width": 960, "height": 600}) as page:
+    async with open_page(viewport={"width": 960, "height": 600}) as page:
         yield page
 
 

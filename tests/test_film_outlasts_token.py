@@ -8,7 +8,6 @@ line so rough that its bytes are asked for all the time, and the film's position
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,9 +17,10 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import pytest
+from chromium import open_chromium
 from conftest import JWT_SECRET, Stage, StartClient, StartProcess, WorkerProcess
 from firefox import open_firefox
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 from rough_line import RoughLine
 
 import backend
@@ -65,13 +65,8 @@ async def open_tab(browser: str, folder: Path, *, guarded: bool) -> AsyncIterato
         async with open_firefox(folder, **{"dom.serviceWorkers.enabled": guarded}) as tab:
             yield tab
         return
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = await chromium.new_page(service_workers="allow" if guarded else "block")
+    async with open_chromium(service_workers="allow" if guarded else "block") as page:
         yield Chromium(page)
-        await chromium.close()
 
 
 # What is asked of the page. Only the element that is seen counts, not one that waits for its turn.

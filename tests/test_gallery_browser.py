@@ -15,15 +15,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientError, ClientSession
+from chromium import open_gallery
 from conftest import JWT_SECRET, Stage, StartClient
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 import backend
 from gallery import tokens
@@ -139,23 +139,8 @@ async def page(
     settings = Settings.from_env({**environment, "JWT_SECRET": JWT_SECRET})
     app = await asyncio.to_thread(backend.create_app, settings)
     gallery = await aiohttp_client(app)
-    async with open_browser(str(gallery.make_url("/"))) as page:
+    async with open_gallery(str(gallery.make_url("/"))) as page:
         yield page
-
-
-@asynccontextmanager
-async def open_browser(url: str) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = await browser.new_page(base_url=url)
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        await page.goto("/")
-        yield page
-        await browser.close()
-        assert errors == []
 
 
 async def open_film(page: Page, name: str) -> None:
@@ -306,7 +291,7 @@ async def test_signing_in_leads_to_the_film_that_was_asked_for(
     environment |= {"JWT_SECRET": JWT_SECRET, "GALLERY_PASSWORD": password, "HOST": "127.0.0.1"}
     settings = Settings.from_env(environment)
     gallery = await aiohttp_client(await asyncio.to_thread(backend.create_app, settings))
-    async with open_browser(str(gallery.make_url("/"))) as page:
+    async with open_gallery(str(gallery.make_url("/"))) as page:
         await page.goto(f"/?file={quote(f'{stage.channel.chat_id}/{films[0]}')}")
         await page.get_by_label("Password").fill("wrong")
         await page.keyboard.press("Enter")

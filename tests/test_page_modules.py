@@ -6,7 +6,6 @@ page of its origin, and `import()` in it; no Node.js is needed.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from chromium import open_chromium
 from conftest import REPOSITORY
-from playwright.async_api import async_playwright
 
 # One browser for all of them: nothing here leaves a trace in the page.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,11 +31,7 @@ async def call() -> AsyncIterator[Call]:
 
     app = web.Application()
     app.add_routes([web.get("/", blank), web.static("/static", REPOSITORY / "static")])
-    async with TestServer(app) as server, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = await browser.new_page()
+    async with TestServer(app) as server, open_chromium() as page:
         await page.goto(str(server.make_url("/")))
 
         async def call(module: str, expression: str) -> Any:
@@ -45,7 +40,6 @@ async def call() -> AsyncIterator[Call]:
             )
 
         yield call
-        await browser.close()
 
 
 async def test_ranges_are_read_and_continued_at_the_exact_byte(call: Call) -> None:

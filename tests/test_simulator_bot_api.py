@@ -122,8 +122,9 @@ async def test_query_json_and_form_say_the_same(door: Door) -> None:
     url = f"{door.server.url}/bot{TOKEN}/getChat"
     arguments = {"chat_id": str(door.channel.chat_id)}
     answers = []
-    for how in ({"params": arguments}, {"json": arguments}, {"data": arguments}):
-        async with door.http.post(url, **how) as answer:  # type: ignore[arg-type]
+    ways: list[dict[str, Any]] = [{name: arguments} for name in ("params", "json", "data")]
+    for how in ways:
+        async with door.http.post(url, **how) as answer:
             answers.append(await answer.json())
     async with door.http.get(url, params=arguments) as answer:
         answers.append(await answer.json())

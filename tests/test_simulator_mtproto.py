@@ -28,7 +28,7 @@ from telethon.tl.core import GzipPacked, MessageContainer
 
 from telegram_simulator.cluster import API_HASH, API_ID, TelegramSimulator
 from telegram_simulator.content import BytesContent, SyntheticContent
-from telegram_simulator.faults import Fault
+from telegram_simulator.faults import Fault, FaultKind
 from telegram_simulator.handshake import DH_GENERATOR, DH_PRIME, Handshake, ServerKey
 from telegram_simulator.world import Bot, Channel, Document, PhotoSize
 
@@ -1222,13 +1222,14 @@ async def test_a_planned_error_strikes_as_often_as_planned(stage: Stage) -> None
 
 async def test_a_connection_can_be_cut_before_during_or_after_an_answer(stage: Stage) -> None:
     whole = len(stage.film.content.read(0, MIB))
-    for kind, least, most in [
+    cuts: list[tuple[FaultKind, int, int]] = [
         ("cut_before", 0, 400),
         ("cut_during", whole // 2, whole // 2 + 400),
         ("cut_after", whole, whole + 600),
-    ]:
+    ]
+    for kind, least, most in cuts:
         async with stage.logged_in() as wire:
-            stage.telegram.trouble.plan(Fault(kind, method="upload.getFile"))  # type: ignore[arg-type]
+            stage.telegram.trouble.plan(Fault(kind, method="upload.getFile"))
             wire.send(stage.get_film(0, MIB))
             rest = await asyncio.wait_for(wire.reader.read(), PATIENCE_S)
             assert least <= len(rest) <= most, kind

@@ -163,7 +163,8 @@ async def test_a_whole_file_with_all_that_belongs_to_it(
     assert headers["ETag"] == f'"{url.query["v"]}"'
     assert "Access-Control-Allow-Origin" not in headers
     assert stage.served(post) == 0
-    assert stage.telegram.counters.downloads[post.media.id] == SIZE  # type: ignore[union-attr]
+    assert post.media is not None
+    assert stage.telegram.counters.downloads[post.media.id] == SIZE
     async with films.session.get(url.update_query(download="1")) as response:
         assert response.headers["Content-Disposition"].startswith("attachment;")
     async with films.session.head(url) as response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -272,16 +273,28 @@ async def test_a_chunk_that_nobody_waits_for_is_not_tried_again(
     assert settled <= 6
 
 
-async def test_a_failed_read_ahead_is_tried_anew_when_it_is_asked_for(
-    stage: Stage, viewer: Viewer
-) -> None:
-    post = stage.post_synthetic(SIZE)
-    assert (await viewer.head(stage.path(post))).status == 200
-    stage.telegram.trouble.round_trip_s = 0.05
-    fault = Fault("error", method="upload.getFile", code=400, message="LOCATION_INVALID", after=1)
-    stage.telegram.trouble.plan(fault)
-    assert await play(viewer, stage.path(post)) == film_bytes()
-    assert fault.times == 0
+async def test_a_failed_read_ahead_is_tried_anew_when_it_is_asked_for() -> None:
+    """The order of the two answers decides, so they are given by hand here, not over a wire."""
+    content, asked = SyntheticContent(SIZE, 7), list[worker.Chunk]()
+    read_ahead_failed = asyncio.Event()
+
+    async def fetch(request: worker.ChunkRequest) -> bytes:
+        asked.append(request.chunk)
+        if len(asked) == 2:
+            read_ahead_failed.set()
+            raise worker.UpstreamFailed("The second chunk fails the first time.")
+        await read_ahead_failed.wait()
+        return content.read(request.chunk.offset, request.chunk.size)
+
+    modified = datetime(2026, 1, 2, tzinfo=UTC)
+    file = worker.RemoteFile(-100, 1, 1, "", 2, SIZE, "video/mp4", "film.mp4", modified)
+    cache = worker.ChunkCache(fetch, 64 * MIB)
+    body = bytearray()
+    async with worker.RangeReader(cache, file, worker.ByteRange(0, SIZE)) as reader:
+        while piece := await reader.read(64 * 1024):
+            body += piece
+    assert bytes(body) == film_bytes()
+    assert asked.count(asked[1]) == 2
 
 
 async def test_viewers_who_come_and_go_leave_nothing_behind(stage: Stage, viewer: Viewer) -> None:
@@ -338,7 +351,7 @@ async def test_a_date_beyond_all_calendars_is_ignored(
 async def test_a_tag_may_be_in_any_of_several_lines(stage: Stage, viewer: Viewer) -> None:
     post = stage.post_synthetic(SIZE)
     tag = (await viewer.head(stage.path(post))).headers["ETag"]
-    for name, status in (("If-None-Match", 304), ("If-Match", 200)):
+    for name, status in (("If-None-Match", 304), ("If-Match", 200), ("if-none-match", 304)):
         headers = [(name, '"another"'), (name, tag)]
         assert (await viewer.head(stage.path(post), headers=headers)).status == status
 

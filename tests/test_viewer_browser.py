@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from chromium import open_gallery
 from conftest import JWT_SECRET, Stage, StartClient
-from playwright.async_api import Page, Route, async_playwright, expect
+from playwright.async_api import Page, Route, expect
 
 import backend
 from gallery.settings import Settings
@@ -51,20 +51,9 @@ async def page(
     settings = Settings.from_env({**stage.environment(), **environment})
     app = await asyncio.to_thread(backend.create_app, settings)
     url = str((await aiohttp_client(app)).make_url("/"))
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        context = await browser.new_context(
-            base_url=url, permissions=["clipboard-read", "clipboard-write"]
-        )
-        page = await context.new_page()
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        await page.goto("/")
+    permissions = ["clipboard-read", "clipboard-write"]
+    async with open_gallery(url, permissions=permissions) as page:
         yield page
-        await browser.close()
-        assert errors == []
 
 
 async def open_file(page: Page, name: str) -> None:
