@@ -50,6 +50,7 @@ import importlib
 import importlib.util
 import itertools
 import logging
+import math
 import mimetypes
 import os
 import platform
@@ -61,23 +62,39 @@ import struct
 import sys
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from hashlib import sha256
+from hmac import compare_digest
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
 
+import cryptg  # Telethon would do without, by AES in pure Python, 200 times too slow for video
 import jwt
 from aiohttp import hdrs, web
 from telethon import errors as telethon_errors
 from telethon.crypto import rsa as telethon_rsa
-from telethon.network import ConnectionTcpAbridged, MTProtoSender
-from telethon.network.connection.tcpabridged import AbridgedPacketCodec
+from telethon.extensions import BinaryReader
+from telethon.extensions.messagepacker import MessagePacker
+from telethon.network import MTProtoSender
+from telethon.network.mtprotostate import MSG_TOO_NEW_DELTA, MSG_TOO_OLD_DELTA, MTProtoState
+from telethon.network.requeststate import RequestState
 from telethon.sessions import StringSession
 from telethon.tl import functions, types
 from telethon.tl.alltlobjects import LAYER
+from telethon.tl.core import RpcResult, TLMessage
 from telethon.utils import stripped_photo_to_jpg
 
 __version__ = "0.1.0"
@@ -115,6 +132,7 @@ TELEGRAM = DataCentre(2, "149.154.167.51", 443)
 
 JWT_SECRET_MIN_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits
 MEMORY_BUDGET_MIN_MB = 4
+IN_FLIGHT_MOST_MB = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +148,8 @@ class Settings:
     port: int = 10000
     allowed_origins: tuple[str, ...] = ("*",)
     memory_budget_mb: int = 64
+    in_flight_min_mb: int = 1
+    in_flight_max_mb: int = 4
     telegram: DataCentre = TELEGRAM
     telegram_key_pem: bytes | None = None
 
@@ -143,6 +163,8 @@ class Settings:
         "PORT",
         "ALLOWED_ORIGINS",
         "MEMORY_BUDGET_MB",
+        "IN_FLIGHT_MIN_MB",
+        "IN_FLIGHT_MAX_MB",
         "TELEGRAM_DC",
         "TELEGRAM_DC_KEY",
     )
@@ -151,6 +173,10 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read and check everything; raises SettingsError with all that is wrong, never a value."""
         reader = _EnvironmentReader(environ)
+        in_flight_min_mb = reader.number("IN_FLIGHT_MIN_MB", 1, 1, IN_FLIGHT_MOST_MB)
+        in_flight_max_mb = reader.number(
+            "IN_FLIGHT_MAX_MB", max(4, in_flight_min_mb), in_flight_min_mb, IN_FLIGHT_MOST_MB
+        )
         settings = cls(
             api_id=reader.number("API_ID", None, 1, 2**31 - 1),
             api_hash=reader.text("API_HASH", r"\w+", "the api_hash of your application"),
@@ -163,10 +189,11 @@ class Settings:
             port=reader.number("PORT", 10000, 0, 65535),
             allowed_origins=reader.origins(),
             memory_budget_mb=reader.number("MEMORY_BUDGET_MB", 64, MEMORY_BUDGET_MIN_MB, 2**20),
+            in_flight_min_mb=in_flight_min_mb,
+            in_flight_max_mb=in_flight_max_mb,
             telegram=reader.data_centre(),
             telegram_key_pem=reader.data_centre_key(),
         )
-        reader.check_cryptg()
         if reader.problems:
             raise SettingsError(reader.problems)
         return settings
@@ -251,11 +278,6 @@ class _EnvironmentReader:
             )
             return None
 
-    def check_cryptg(self) -> None:
-        # Without it Telethon falls back to AES in pure Python, some 200 times too slow for video.
-        if importlib.util.find_spec("cryptg") is None:
-            self.problems.append("cryptg: is not installed; pip install -r requirements.txt")
-
 
 def read_rsa_public_key(pem: bytes) -> bytes:
     """The key as PKCS#1 PEM, from PKCS#1 or SubjectPublicKeyInfo; raises ValueError otherwise."""
@@ -280,6 +302,11 @@ def read_rsa_public_key(pem: bytes) -> bytes:
 # two and that stand at a multiple of their own size keep all three rules.
 CHUNK_MAX_BYTES = MIB
 CHUNK_MIN_BYTES = 128 * KIB
+
+PIECE_BYTES = 112 * KIB
+"""How bytes travel through the worker: decrypted, kept and handed to the socket in such pieces.
+Small enough that malloc serves them from memory it has (fresh pages from the system cost a third
+of the decryption), and that a stalled viewer holds little in the kernel's reach."""
 
 MESSAGE_ID_MAX = 2**31 - 1  # TL's `int`
 
@@ -318,6 +345,36 @@ class Chunk:
     @property
     def stop(self) -> int:
         return self.offset + self.size
+
+
+class ChunkBody:
+    """The bytes of one chunk, left in the pieces in which they were decrypted.
+
+    `pieces` are all of PIECE_BYTES, the last one may be longer or shorter; the chunk's own bytes
+    begin after `skip` bytes of the first and are `length` in all.
+    """
+
+    __slots__ = ("_length", "_pieces", "_skip")
+
+    def __init__(self, pieces: Sequence[bytes], skip: int, length: int) -> None:
+        self._pieces = pieces
+        self._skip = skip
+        self._length = length
+
+    @classmethod
+    def of(cls, body: bytes) -> ChunkBody:
+        pieces = [body[start : start + PIECE_BYTES] for start in range(0, len(body), PIECE_BYTES)]
+        return cls(pieces, 0, len(body))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """The bytes from `start` to the end of their piece, or to `stop` if that comes first."""
+        start, stop = start + self._skip, min(stop, self._length) + self._skip
+        number = min(start // PIECE_BYTES, len(self._pieces) - 1)
+        before = number * PIECE_BYTES
+        return memoryview(self._pieces[number])[start - before : stop - before]
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,8 +717,26 @@ def _parse_date(text: str | None) -> datetime | None:
 # 5. Chunks: how a range becomes requests, and how far to read ahead
 # ------------------------------------------------------------------------------------------------
 
+CHUNK_TIME_S = 0.25
+"""How long the largest chunk may be on a line: on a thin one a big chunk would hold up the next
+viewer's first byte."""
 WINDOW_MIN_BYTES = 2 * CHUNK_MIN_BYTES
-WINDOW_MAX_BYTES = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What the lines to a data centre bear: the largest chunk, the widest window of one reader."""
+
+    chunk_bytes: int
+    window_bytes: int
+
+
+def largest_chunk_bytes(bytes_per_second: float) -> int:
+    """The largest legal chunk that such a line carries within CHUNK_TIME_S."""
+    size = CHUNK_MAX_BYTES
+    while size > CHUNK_MIN_BYTES and size > bytes_per_second * CHUNK_TIME_S:
+        size //= 2
+    return size
 
 
 def chunk_at(position: int, wanted_bytes: int, stop: int) -> Chunk:
@@ -687,23 +762,23 @@ def covering_chunks(position: int) -> tuple[Chunk, ...]:
     return tuple(Chunk(position - position % size, size) for size in sizes)
 
 
-def next_chunk_bytes(planned_bytes: int, width: int) -> int:
+def next_chunk_bytes(planned_bytes: int, width: int, pace: Pace) -> int:
     """How large the next chunk may be after so many bytes planned in one run.
 
     Small first, so that the first byte leaves after one round trip even on a thin line; never more
     than all that was asked for before, so that the sizes double; and no more than half of the
     window, so that one chunk can be on its way while another is sent.
     """
-    return max(CHUNK_MIN_BYTES, min(CHUNK_MAX_BYTES, planned_bytes, width // 2))
+    return max(CHUNK_MIN_BYTES, min(pace.chunk_bytes, planned_bytes, width // 2))
 
 
-def window_bytes(delivered_bytes: int, share_bytes: int) -> int:
+def window_bytes(delivered_bytes: int, share_bytes: int, pace: Pace) -> int:
     """How far a reader may run ahead once it has delivered so many bytes in one run.
 
     Little straight after a start or a seek, since players probe; then twice what was delivered, up
-    to the reader's fair share of the memory budget.
+    to what the lines bear and the reader's fair share of the memory budget.
     """
-    most = max(CHUNK_MIN_BYTES, min(WINDOW_MAX_BYTES, share_bytes))
+    most = max(CHUNK_MIN_BYTES, min(pace.window_bytes, share_bytes))
     return min(most, max(WINDOW_MIN_BYTES, 2 * delivered_bytes))
 
 
@@ -712,9 +787,6 @@ def window_bytes(delivered_bytes: int, share_bytes: int) -> int:
 # ------------------------------------------------------------------------------------------------
 
 LISTING_LIMIT_MAX = 200
-PIECE_BYTES = 64 * KIB
-"""How much is handed to the socket at once. A stalled viewer then holds one piece in the kernel's
-reach, not a whole chunk."""
 VIEWER_MIN_BYTES = 2 * CHUNK_MIN_BYTES
 """What the memory budget must spare for each viewer: one chunk being sent and one on its way."""
 
@@ -907,7 +979,7 @@ class Worker:
                     await self._write(request, response, memoryview(part))
                     continue
                 async with RangeReader(self._cache, file, part) as reader:
-                    while piece := await reader.read(PIECE_BYTES):
+                    while piece := await reader.read():
                         await self._write(request, response, piece)
             if not response.prepared:  # an empty file
                 await response.prepare(request)
@@ -1116,11 +1188,16 @@ def _reset_connection(request: web.Request) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
+STALL_S = 5.0
+"""A viewer that took nothing for so long is paused or gone: others may have its read-ahead."""
+
+
 class RangeReader:
     """One response's way through a file. Use `async with`: leaving it gives up what is unread.
 
     Back-pressure is the pull itself: nothing is planned but by `read`, so a viewer that stops
-    taking bytes stops the fetching once its window is full.
+    taking bytes stops the fetching once its window is full. When memory is short it then loses
+    the window too, and starts small again if it ever reads on.
     """
 
     def __init__(self, cache: ChunkCache, file: RemoteFile, byte_range: ByteRange) -> None:
@@ -1128,51 +1205,67 @@ class RangeReader:
         self._file = file
         self._position = byte_range.start
         self._stop = byte_range.stop
-        self._delivered_bytes = 0
+        self._delivered_bytes = 0  # in this run; a stall ends it
         self._planned_bytes = 0
+        self._patience_s = HOLD_MAX_S
         self._window: deque[CacheEntry] = deque()
+        self._body: ChunkBody | None = None  # of the chunk that holds the position
+        self._left_at: float | None = None  # when the viewer went off with a piece, loop's clock
+        self._stall_check: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> RangeReader:
         self._cache.readers += 1
+        self._check_again_in(STALL_S)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._cache.readers -= 1
         self._leave_window()
+        if self._stall_check:
+            self._stall_check.cancel()
+        else:
+            self._cache.resting_readers -= 1
 
-    async def read(self, most_bytes: int) -> memoryview:
-        """The next bytes, at most so many; empty at the end of the range. Raises StreamError."""
+    async def read(self) -> memoryview:
+        """The next piece; empty at the end of the range. Raises StreamError."""
+        self._left_at = None
+        if self._body is None or self._position >= self._window[0].chunk.stop:
+            if self._position >= self._stop:
+                return memoryview(b"")
+            self._body = await self._next_body()
+        offset = self._window[0].chunk.offset
+        piece = self._body.view(self._position - offset, self._stop - offset)
+        self._position += len(piece)
+        self._delivered_bytes += len(piece)
+        self._patience_s = HOLD_MIDWAY_S
+        self._left_at = asyncio.get_running_loop().time()
+        return piece
+
+    async def _next_body(self) -> ChunkBody:
+        """The body of the chunk that holds the position, with more of them asked for behind it."""
+        if self._stall_check is None:
+            self._cache.resting_readers -= 1
+            self._check_again_in(STALL_S)
         if self._window and self._window[0].chunk.stop <= self._position:
             self._cache.leave(self._window.popleft())
-        if self._position >= self._stop:
-            return memoryview(b"")
         if self._window and self._window[0].failed:
             # It failed while it was only read ahead; now that it is asked for, it is tried anew.
             self._leave_window()
         self._fill_window()
         head = self._window[0]
-        if (body := head.body) is None:
-            patience_s = HOLD_MIDWAY_S if self._delivered_bytes else HOLD_MAX_S
-            body = await self._cache.wait_for(head, patience_s)
-        start = self._position - head.chunk.offset
-        stop = min(self._stop - head.chunk.offset, start + most_bytes)
-        piece = memoryview(body)[start:stop]
-        self._position += len(piece)
-        self._delivered_bytes += len(piece)
-        return piece
-
-    def _leave_window(self) -> None:
-        while self._window:
-            self._cache.leave(self._window.popleft())
+        if head.body is not None:
+            return head.body
+        return await self._cache.wait_for(head, self._patience_s)
 
     def _fill_window(self) -> None:
         """Plan chunks until the window is as wide as it may be; the head chunk in any case."""
-        width = window_bytes(self._delivered_bytes, self._cache.share_bytes())
+        pace = self._cache.pace(self._file)
+        width = window_bytes(self._delivered_bytes, self._cache.share_bytes(), pace)
         while True:
             position = self._window[-1].chunk.stop if self._window else self._position
             if position >= self._stop:
                 return
-            wanted = next_chunk_bytes(self._planned_bytes, width)
+            wanted = next_chunk_bytes(self._planned_bytes, width, pace)
             ahead = position - self._position
             if self._window and (ahead + wanted > width or not self._cache.has_room(wanted)):
                 return
@@ -1181,6 +1274,27 @@ class RangeReader:
             entry = self._cache.join(self._file, position, wanted, self._stop)
             self._planned_bytes += entry.chunk.stop - position
             self._window.append(entry)
+
+    def _leave_window(self) -> None:
+        # The farthest first: if memory is short, what is needed last goes first.
+        while self._window:
+            self._cache.leave(self._window.pop())
+        self._body = None
+
+    def _check_again_in(self, seconds: float) -> None:
+        self._stall_check = asyncio.get_running_loop().call_later(seconds, self._check_stall)
+
+    def _check_stall(self) -> None:
+        """Give the window up when the viewer has stalled and memory is short."""
+        now = asyncio.get_running_loop().time()
+        idle_s = 0.0 if self._left_at is None else now - self._left_at
+        if idle_s < STALL_S or not self._cache.is_tight():
+            self._check_again_in(max(1.0, STALL_S - idle_s))
+            return
+        self._stall_check = None
+        self._cache.resting_readers += 1
+        self._leave_window()
+        self._delivered_bytes = self._planned_bytes = 0
 
 
 # ------------------------------------------------------------------------------------------------
@@ -1208,7 +1322,7 @@ class CacheEntry:
         self.is_edge = chunk.offset < EDGE_BYTES or chunk.stop > file.complete_length - EDGE_BYTES
         self.request = request
         self.readers = 0
-        self.body: bytes | None = None
+        self.body: ChunkBody | None = None
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -1216,38 +1330,59 @@ class CacheEntry:
         return self.body is None and self.task is not None and self.task.done()
 
 
+class ChunkFetcher(Protocol):
+    """What the cache needs from the layer below."""
+
+    def pace(self, file: RemoteFile) -> Pace: ...
+
+    async def fetch(self, request: ChunkRequest) -> ChunkBody: ...
+
+
 class ChunkCache:
     """Chunks of all files within one budget of bytes; each is fetched once however many wait."""
 
-    def __init__(
-        self, fetch: Callable[[ChunkRequest], Awaitable[bytes]], budget_bytes: int
-    ) -> None:
-        self._fetch = fetch
-        self._budget_bytes = budget_bytes
+    def __init__(self, fetcher: ChunkFetcher, budget_bytes: int) -> None:
+        self._fetcher = fetcher
+        self.budget_bytes = budget_bytes
         self._entries: dict[tuple[tuple[int, str], Chunk], CacheEntry] = {}
         # Entries that nobody reads, the longest unread first; the middles of films go before edges.
         self._idle: OrderedDict[CacheEntry, None] = OrderedDict()
         self._idle_edges: OrderedDict[CacheEntry, None] = OrderedDict()
-        self._idle_bytes = 0
+        self.idle_bytes = 0
         self.readers = 0
+        self.resting_readers = 0  # those of them that gave their window up
         self.held_bytes = 0
         self.fetched_bytes = 0
         self.hits = 0
+        self.hit_bytes = 0
         self.misses = 0
+
+    def pace(self, file: RemoteFile) -> Pace:
+        return self._fetcher.pace(file)
+
+    @property
+    def window_bytes(self) -> int:
+        """What readers hold at present, all their windows together."""
+        return self.held_bytes - self.idle_bytes
 
     def share_bytes(self) -> int:
         """One reader's fair share of the budget."""
-        return self._budget_bytes // max(1, self.readers)
+        return self.budget_bytes // max(1, self.readers - self.resting_readers)
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes fit once everything that nobody reads is given up."""
-        return self.held_bytes - self._idle_bytes + size <= self._budget_bytes
+        return self.window_bytes + size <= self.budget_bytes
+
+    def is_tight(self) -> bool:
+        """Whether windows fill so much of the budget that one who stalls should give way."""
+        return self.window_bytes > self.budget_bytes // 2
 
     def join(self, file: RemoteFile, position: int, wanted_bytes: int, stop: int) -> CacheEntry:
         """The entry that holds `position`, found or begun, and pinned until `leave`."""
         for chunk in covering_chunks(position):
             if entry := self._entries.get((file.key, chunk)):
                 self.hits += 1
+                self.hit_bytes += chunk.size
                 self._pin(entry)
                 return entry
         self.misses += 1
@@ -1267,7 +1402,7 @@ class ChunkCache:
             entry.task.cancel()
             self._forget(entry)
 
-    async def wait_for(self, entry: CacheEntry, patience_s: float) -> bytes:
+    async def wait_for(self, entry: CacheEntry, patience_s: float) -> ChunkBody:
         """The body of a pinned entry, asked for before all read-ahead. Raises StreamError."""
         entry.request.raise_to_demand(patience_s)
         if entry.task is not None:
@@ -1288,7 +1423,7 @@ class ChunkCache:
 
     async def _load(self, entry: CacheEntry) -> None:
         try:
-            body = await self._fetch(entry.request)
+            body = await self._fetcher.fetch(entry.request)
         except BaseException:
             self._forget(entry)
             raise
@@ -1301,22 +1436,22 @@ class ChunkCache:
     def _pin(self, entry: CacheEntry) -> None:
         if not entry.readers and entry.body is not None:
             (self._idle_edges if entry.is_edge else self._idle).pop(entry)
-            self._idle_bytes -= entry.chunk.size
+            self.idle_bytes -= entry.chunk.size
         entry.readers += 1
         entry.request.wanted = True
 
     def _make_idle(self, entry: CacheEntry) -> None:
         (self._idle_edges if entry.is_edge else self._idle)[entry] = None
-        self._idle_bytes += entry.chunk.size
+        self.idle_bytes += entry.chunk.size
         self._evict()
 
     def _evict(self) -> None:
         idle_max_bytes = IDLE_BASE_BYTES + IDLE_PER_READER_BYTES * self.readers
-        while self._idle_bytes and (
-            self.held_bytes > self._budget_bytes or self._idle_bytes > idle_max_bytes
+        while self.idle_bytes and (
+            self.held_bytes > self.budget_bytes or self.idle_bytes > idle_max_bytes
         ):
             entry, _ = (self._idle or self._idle_edges).popitem(last=False)
-            self._idle_bytes -= entry.chunk.size
+            self.idle_bytes -= entry.chunk.size
             self._forget(entry)
 
     async def close(self) -> None:
@@ -1336,13 +1471,15 @@ class ChunkCache:
 # 9. Connections: which chunk next, over which bot's connection, and after what pause
 # ------------------------------------------------------------------------------------------------
 
-IN_FLIGHT_START_BYTES = 2 * MIB
-IN_FLIGHT_MIN_BYTES = MIB
-IN_FLIGHT_MAX_BYTES = 4 * MIB
-"""Per bot and data centre. Official clients keep 2-4.5 MiB in flight for an account; more brings
-flood waits rather than speed."""
-DEMAND_RESERVE_BYTES = CHUNK_MAX_BYTES
-"""Room in flight that read-ahead leaves free, so that a viewer who waits need not queue."""
+IN_FLIGHT_GROWTH = 1 / 8
+"""By which part of each chunk that came in well the limit grows; trouble halves it."""
+IN_FLIGHT_TIME_S = 0.5
+"""Read-ahead is never more than a line carries in this time, or it would hold up a seek."""
+DEMAND_EXTRA_BYTES = 512 * KIB
+"""Room beyond the limit that only a waiting viewer's chunk may take: it need not queue behind
+read-ahead. Official clients have up to 4.5 MiB in flight for an account."""
+WINDOW_SLACK_BYTES = 2 * MIB  # of a window, beyond what is in flight: what is being sent
+RATE_MEMORY = 0.8  # how much of a line's past counts with each new chunk
 RETRY_SHARE = 0.7
 """For which part of its patience a failing chunk is tried again; the last try takes the rest."""
 
@@ -1382,33 +1519,71 @@ class ChunkRequest:
                 self.promote()
 
 
+@dataclass(frozen=True, slots=True)
+class InFlightLimits:
+    """Between what the bytes in flight of one bot at one data centre may vary."""
+
+    min_bytes: int
+    max_bytes: int
+
+    @property
+    def start_bytes(self) -> int:
+        return (self.min_bytes + self.max_bytes) // 2
+
+
 class ChunkSource(Protocol):
     """What a pool needs from the layer below."""
 
     def sees(self, bot_id: int, chat_id: int) -> bool: ...
 
-    async def fetch_chunk(self, bot_id: int, file: RemoteFile, chunk: Chunk) -> bytes: ...
+    async def fetch_chunk(self, bot_id: int, file: RemoteFile, chunk: Chunk) -> ChunkBody: ...
 
 
-@dataclass(slots=True, eq=False)
 class Connection:
-    """One bot's connection to a data centre, as the pool sees it: its room and its rest."""
+    """One bot's connection to a data centre, as the pool sees it: its room, speed and rest."""
 
-    bot_id: int
-    in_flight_bytes: int = 0
-    in_flight_max_bytes: int = IN_FLIGHT_START_BYTES
-    rest_until: float = 0.0  # on time.monotonic's clock
-    reason: StreamError | None = None  # why it rests
-    failures: int = 0
+    def __init__(self, bot_id: int, limits: InFlightLimits) -> None:
+        self.bot_id = bot_id
+        self.in_flight_bytes = 0
+        self.in_flight_max_bytes = limits.start_bytes
+        self.rest_until = 0.0  # on time.monotonic's clock
+        self.reason: StreamError | None = None  # why it rests
+        self.troubles = 0
+        self._limits = limits
+        self._failures = 0  # in a row
+        self._answered_at = 0.0
+        self._timed_bytes = 0.0  # came in during
+        self._timed_s = 0.0  # so many seconds, the past counting less and less
+
+    @property
+    def bytes_per_second(self) -> float:
+        """The line's speed as far as it was seen; infinite before anything was."""
+        return self._timed_bytes / self._timed_s if self._timed_s else math.inf
 
     def has_room(self, request: ChunkRequest) -> bool:
-        reserve_bytes = 0 if request.on_demand else DEMAND_RESERVE_BYTES
-        most = self.in_flight_max_bytes - reserve_bytes
-        return not self.in_flight_bytes or self.in_flight_bytes + request.chunk.size <= most
+        return (
+            not self.in_flight_bytes
+            or self.in_flight_bytes + request.chunk.size <= self._room_bytes(request.on_demand)
+        )
 
-    def succeeded(self, size: int) -> None:
-        self.failures = 0
-        self.in_flight_max_bytes = min(IN_FLIGHT_MAX_BYTES, self.in_flight_max_bytes + size // 2)
+    def _room_bytes(self, on_demand: bool) -> float:
+        if on_demand:
+            return self.in_flight_max_bytes + DEMAND_EXTRA_BYTES
+        speed = self.bytes_per_second
+        # Two of the largest chunks at least, or the line would idle between them.
+        thin_bytes = max(2 * largest_chunk_bytes(speed), speed * IN_FLIGHT_TIME_S)
+        return min(self.in_flight_max_bytes, thin_bytes)
+
+    def answered(self, size: int, asked_at: float) -> None:
+        """A chunk came in: the line's speed shows when it came right behind another one."""
+        now = time.monotonic()
+        if self._answered_at > asked_at:
+            self._timed_bytes = RATE_MEMORY * self._timed_bytes + size
+            self._timed_s = RATE_MEMORY * self._timed_s + now - self._answered_at
+        self._answered_at = now
+        self._failures = 0
+        grown = self.in_flight_max_bytes + int(size * IN_FLIGHT_GROWTH)
+        self.in_flight_max_bytes = min(self._limits.max_bytes, grown)
 
     def flooded(self, wait: FloodWait) -> None:
         self._rest(wait.retry_after_s, wait)
@@ -1416,14 +1591,15 @@ class Connection:
     def failed(self, failure: TemporaryFailure) -> None:
         # What was in flight together fails together, and counts as one failure.
         if self.rest_until <= time.monotonic():
-            self.failures += 1
-            self._rest(back_off_s(self.failures), failure)
+            self._failures += 1
+            self._rest(back_off_s(self._failures), failure)
 
     def _rest(self, seconds: float, reason: StreamError) -> None:
+        self.troubles += 1
         until = time.monotonic() + seconds
         if until > self.rest_until:
             self.rest_until, self.reason = until, reason
-        self.in_flight_max_bytes = max(IN_FLIGHT_MIN_BYTES, self.in_flight_max_bytes // 2)
+        self.in_flight_max_bytes = max(self._limits.min_bytes, self.in_flight_max_bytes // 2)
 
 
 @dataclass(slots=True, eq=False)
@@ -1437,17 +1613,32 @@ class _Turn:
 class ConnectionPool:
     """The bots' connections to one data centre, and the requests that wait for room in them."""
 
-    def __init__(self, dc_id: int, source: ChunkSource, bot_ids: Iterable[int]) -> None:
+    def __init__(
+        self, dc_id: int, source: ChunkSource, bot_ids: Iterable[int], limits: InFlightLimits
+    ) -> None:
         self.dc_id = dc_id
+        self.connections = [Connection(bot_id, limits) for bot_id in bot_ids]
         self._source = source
-        self._connections = [Connection(bot_id) for bot_id in bot_ids]
-        self._waiting: list[_Turn] = []
+        # Two queues: what a viewer waits for goes before all that is read ahead.
+        self._demand: deque[_Turn] = deque()
+        self._ahead: deque[_Turn] = deque()
         self._wake_up: asyncio.TimerHandle | None = None
 
-    async def fetch(self, request: ChunkRequest) -> bytes:
+    @property
+    def waiting_requests(self) -> int:
+        return len(self._demand) + len(self._ahead)
+
+    def pace(self, chat_id: int) -> Pace:
+        seeing = [each for each in self.connections if self._source.sees(each.bot_id, chat_id)]
+        lines = seeing or self.connections
+        window = WINDOW_SLACK_BYTES + sum(each.in_flight_max_bytes for each in lines)
+        return Pace(largest_chunk_bytes(max(each.bytes_per_second for each in lines)), window)
+
+    async def fetch(self, request: ChunkRequest) -> ChunkBody:
         """The chunk's bytes, through flood waits and failures; raises StreamError in the end."""
         while True:
             connection = await self._turn(request)
+            asked_at = time.monotonic()
             try:
                 body = await self._source.fetch_chunk(
                     connection.bot_id, request.file, request.chunk
@@ -1462,10 +1653,10 @@ class ConnectionPool:
                     raise
             except (UpstreamFailed, FileMissing, ChannelMissing) as refusal:
                 request.refusals[connection.bot_id] = refusal
-                if len(request.refusals) == len(self._connections):
+                if len(request.refusals) == len(self.connections):
                     raise
             else:
-                connection.succeeded(request.chunk.size)
+                connection.answered(len(body), asked_at)
                 return body
             finally:
                 connection.in_flight_bytes -= request.chunk.size
@@ -1475,13 +1666,16 @@ class ConnectionPool:
 
     def _report(self, connection: Connection, trouble: StreamError) -> None:
         log.warning("bot %d, DC %d: %s", connection.bot_id, self.dc_id, trouble)
+        self._dismiss_hopeless()
 
     async def _turn(self, request: ChunkRequest) -> Connection:
         """Wait in the queue for a connection with room; raises StreamError when none will come."""
         request.on_the_wire = False
+        if refusal := self._hopeless(request, time.monotonic()):
+            raise refusal
         turn = _Turn(request, asyncio.get_running_loop().create_future())
-        self._waiting.append(turn)
-        request.promote = self._grant_turns
+        (self._demand if request.on_demand else self._ahead).append(turn)
+        request.promote = lambda: self._promote(turn)
         self._grant_turns()
         try:
             return await turn.granted
@@ -1495,78 +1689,103 @@ class ConnectionPool:
         finally:
             request.promote = None
 
+    def _promote(self, turn: _Turn) -> None:
+        """A viewer waits now for what was only read ahead."""
+        if not turn.granted.done():
+            self._ahead.remove(turn)
+            self._demand.append(turn)
+            self._grant_turns()
+
     def _grant_turns(self) -> None:
         """Hand out connections, to what is on demand first and then in order. Never waits."""
         now = time.monotonic()
-        self._waiting.sort(key=lambda turn: not turn.request.on_demand)
-        passed_over: set[int] = set()  # bots for whose room somebody earlier in line waits
-        still_waiting = []
-        for turn in self._waiting:
-            if turn.granted.done():
-                continue
-            usable = self._usable(turn.request)
-            if refusal := _hopeless(turn.request, usable, now):
-                turn.granted.set_exception(refusal)
-                continue
-            free = [
-                each
-                for each in usable
-                if each.bot_id not in passed_over
-                and each.rest_until <= now
-                and each.has_room(turn.request)
-            ]
-            if free:
-                chosen = min(free, key=lambda each: each.in_flight_bytes)
-                chosen.in_flight_bytes += turn.request.chunk.size
-                turn.request.on_the_wire = True
-                turn.granted.set_result(chosen)
-            else:
-                passed_over.update(each.bot_id for each in usable)
-                still_waiting.append(turn)
-        self._waiting = still_waiting
+        full: set[int] = set()  # bots for whose room somebody earlier in line waits
+        for queue in (self._demand, self._ahead):
+            passed_over = []
+            while queue and len(full) < len(self.connections):
+                turn = queue.popleft()
+                if not turn.granted.done() and not self._grant(turn, now, full):
+                    passed_over.append(turn)
+            queue.extendleft(reversed(passed_over))
         self._schedule_wake_up(now)
+
+    def _grant(self, turn: _Turn, now: float, full: set[int]) -> bool:
+        """Give the turn to the least loaded connection with room; if none has any, note which."""
+        usable = self._usable(turn.request)
+        free = [
+            each
+            for each in usable
+            if each.bot_id not in full and each.rest_until <= now and each.has_room(turn.request)
+        ]
+        if not free:
+            full.update(each.bot_id for each in usable)
+            return False
+        chosen = min(free, key=lambda each: each.in_flight_bytes)
+        chosen.in_flight_bytes += turn.request.chunk.size
+        turn.request.on_the_wire = True
+        turn.granted.set_result(chosen)
+        return True
 
     def _usable(self, request: ChunkRequest) -> list[Connection]:
         """The connections whose bots see the channel and did not refuse the chunk yet."""
-        willing = [each for each in self._connections if each.bot_id not in request.refusals]
+        willing = [each for each in self.connections if each.bot_id not in request.refusals]
         chat_id = request.file.chat_id
         return [each for each in willing if self._source.sees(each.bot_id, chat_id)] or willing
+
+    def _dismiss_hopeless(self) -> None:
+        """Tell those in line for whom a connection's new rest is too long."""
+        now = time.monotonic()
+        for turn in (*self._demand, *self._ahead):
+            refusal = None if turn.granted.done() else self._hopeless(turn.request, now)
+            if refusal:
+                turn.granted.set_exception(refusal)
+
+    def _hopeless(self, request: ChunkRequest, now: float) -> StreamError | None:
+        """Why a request should wait no longer: every bot refused it or rests for too long."""
+        usable = self._usable(request)
+        if not usable:
+            return next(iter(request.refusals.values()))
+        soonest = min(usable, key=lambda each: each.rest_until)
+        if soonest.rest_until <= max(now, request.since + request.patience_s):
+            return None
+        if isinstance(soonest.reason, FloodWait):
+            return FloodWait(soonest.rest_until - now)
+        return soonest.reason
 
     def _schedule_wake_up(self, now: float) -> None:
         """Look again when the first resting connection may work; a busy one calls by itself."""
         if self._wake_up:
             self._wake_up.cancel()
             self._wake_up = None
-        rests = [each.rest_until for each in self._connections if each.rest_until > now]
-        if rests and self._waiting:
+        rests = [each.rest_until for each in self.connections if each.rest_until > now]
+        if rests and self.waiting_requests:
             loop = asyncio.get_running_loop()
             self._wake_up = loop.call_later(min(rests) - now + 0.001, self._grant_turns)
-
-
-def _hopeless(request: ChunkRequest, usable: list[Connection], now: float) -> StreamError | None:
-    """Why the request should not wait any longer: every bot refused it or rests for too long."""
-    if not usable:
-        return next(iter(request.refusals.values()))
-    soonest = min(usable, key=lambda each: each.rest_until)
-    if soonest.rest_until <= max(now, request.since + request.patience_s):
-        return None
-    rest_s = soonest.rest_until - now
-    return FloodWait(rest_s) if isinstance(soonest.reason, FloodWait) else soonest.reason
 
 
 class ConnectionPools:
     """The pools of all data centres, each made when its first file is asked for."""
 
-    def __init__(self, source: ChunkSource, bot_ids: Iterable[int]) -> None:
+    def __init__(self, source: ChunkSource, bot_ids: Iterable[int], limits: InFlightLimits) -> None:
         self._source = source
         self._bot_ids = tuple(bot_ids)
+        self._limits = limits
         self._pools: dict[int, ConnectionPool] = {}
 
-    async def fetch(self, request: ChunkRequest) -> bytes:
-        dc_id = request.file.dc_id
-        if dc_id not in self._pools:
-            self._pools[dc_id] = ConnectionPool(dc_id, self._source, self._bot_ids)
-        return await self._pools[dc_id].fetch(request)
+    def __iter__(self) -> Iterator[ConnectionPool]:
+        return iter(self._pools.values())
+
+    def pace(self, file: RemoteFile) -> Pace:
+        return self._pool(file).pace(file.chat_id)
+
+    async def fetch(self, request: ChunkRequest) -> ChunkBody:
+        return await self._pool(request.file).fetch(request)
+
+    def _pool(self, file: RemoteFile) -> ConnectionPool:
+        if file.dc_id not in self._pools:
+            pool = ConnectionPool(file.dc_id, self._source, self._bot_ids, self._limits)
+            self._pools[file.dc_id] = pool
+        return self._pools[file.dc_id]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -1576,7 +1795,17 @@ class ConnectionPools:
 CONNECT_TIMEOUT_S = 6.0
 SILENCE_MAX_S = 5.0
 """A connection that was silent for so long while something was asked of it is replaced."""
+REQUEST_TIMEOUT_S = 15.0
+"""One answer that does not come while others do. So long takes a chunk of 128 KiB with another one
+before it on a line of 17 KB/s, on which no film plays."""
+WATCH_EVERY_S = 0.5
 PING_EVERY_S = 60.0
+RECEIVE_BUFFER_BYTES = 256 * KIB
+PACKET_MAX_BYTES = 2 * MIB  # until it is whole nothing vouches for a packet, so it has a limit
+SEALED_HEADER_BYTES = 24  # auth_key_id and msg_key
+MESSAGE_HEADER = struct.Struct("<qqqii")  # salt, session, message id, number, length
+FILE_HEADER = struct.Struct("<IqIIII")  # rpc_result, request, upload.file, type, mtime, 0xfe length
+PIECE_REST_BYTES = 2 * KIB  # headers and padding around the bytes of a chunk are less than this
 CALL_ATTEMPTS = 3
 HOME_MOVES_MAX = 3
 MESSAGE_IDS_MAX = 100  # ids per channels.getMessages; the server takes 200, clients send 100
@@ -1829,7 +2058,7 @@ class TelegramGateway:
 
     # -- fetching ----------------------------------------------------------------------------
 
-    async def fetch_chunk(self, bot_id: int, file: RemoteFile, chunk: Chunk) -> bytes:
+    async def fetch_chunk(self, bot_id: int, file: RemoteFile, chunk: Chunk) -> ChunkBody:
         """One `upload.getFile` (core.telegram.org/method/upload.getFile), whole or an error.
 
         Raises FloodWait, TemporaryFailure, UpstreamFailed, FileMissing, ChannelMissing.
@@ -1875,9 +2104,9 @@ class TelegramGateway:
 
     async def _get_file(
         self, bot: _Bot, message: _Message, file: RemoteFile, chunk: Chunk
-    ) -> bytes:
+    ) -> ChunkBody:
         location = message.location(file.variant)
-        request = functions.upload.GetFileRequest(location, chunk.offset, chunk.size)
+        request = _GetFile(location, chunk.offset, chunk.size)
         for _ in range(2):
             dc_id = self._moved.get(file.media_id, file.dc_id)
             try:
@@ -1885,11 +2114,10 @@ class TelegramGateway:
             except _FileMoved as moved:
                 self._moved[file.media_id] = moved.dc_id
                 continue
-            if not isinstance(answer, types.upload.File):
+            if not isinstance(answer, ChunkBody):
                 # Bots may not read Telegram's CDN (upload.getCdnFile is for users).
                 raise UpstreamFailed("Telegram wants this file to be read from its CDN.")
-            body: bytes = answer.bytes
-            return body
+            return answer
         raise UpstreamFailed("Telegram moves this file from one data centre to another.")
 
 
@@ -2247,32 +2475,224 @@ class _TelethonLoggers(dict[str, logging.Logger]):
         return logging.getLogger(name)
 
 
-class _HeardCodec(AbridgedPacketCodec):  # type: ignore[misc]  # Telethon has no types
-    """The abridged framing, telling its connection of every piece that comes in.
+class _SealedPacket:
+    """A long encrypted packet, decrypted piece by piece while the rest is still on its way.
 
-    A line on which a MiB takes half a minute differs from a dead one by its pieces only.
+    Nothing of it may be believed before `is_genuine`. The bytes of a MiB would cost three times
+    their decryption if they were joined and copied, as Telethon does, in memory fresh from the
+    system; pieces of this size stay in memory that the process has already.
+    Source: core.telegram.org/mtproto/description#encrypted-message.
     """
 
-    async def read_packet(self, reader: asyncio.StreamReader) -> bytes:
-        length = (await reader.readexactly(1))[0]
-        if length >= 127:
-            length = int.from_bytes(await reader.readexactly(3), "little")
-        missing, pieces = length * 4, []
-        while missing:
-            piece = await reader.read(missing)
-            if not piece:
-                raise asyncio.IncompleteReadError(b"", missing)
-            self._conn.heard_at = time.monotonic()
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)
+    def __init__(self, auth_key: bytes, header: bytes) -> None:
+        self._msg_key = header[8:]
+        self._cipher_key, self._vector = MTProtoState._calc_key(auth_key, self._msg_key, False)
+        self._digest = sha256(auth_key[96:128])
+        self.pieces: list[bytes] = []
+
+    def feed(self, encrypted: bytes) -> None:
+        """Decrypt the next piece, a whole number of AES blocks."""
+        plain = cryptg.decrypt_ige(encrypted, self._cipher_key, self._vector)
+        self._vector = encrypted[-16:] + plain[-16:]
+        self._digest.update(plain)
+        self.pieces.append(plain)
+
+    def is_genuine(self) -> bool:
+        return compare_digest(self._digest.digest()[8:24], self._msg_key)
 
 
-class _HeardConnection(ConnectionTcpAbridged):  # type: ignore[misc]  # Telethon has no types
-    """A connection that knows when it last heard anything."""
+class _Wire(asyncio.BufferedProtocol):
+    """One TCP connection in the abridged framing; stands where Telethon has its `Connection`.
 
-    packet_codec = _HeardCodec
-    heard_at = 0.0
+    Telethon's takes a packet through a stream, two queues and two tasks. This one also knows when
+    it last heard anything: a line on which a MiB takes half a minute differs from a dead one by
+    its pieces only. Source: core.telegram.org/mtproto/mtproto-transports#abridged.
+    """
+
+    def __init__(self, where: DataCentre, auth_key: Any) -> None:
+        self.heard_at = 0.0  # on time.monotonic's clock
+        self._where = where
+        self._auth_key = auth_key  # Telethon's AuthKey; empty until a key is agreed on
+        self._transport: asyncio.Transport | None = None
+        self._packets: asyncio.Queue[bytes | _SealedPacket | Exception] = asyncio.Queue()
+        self._buffer = bytearray(RECEIVE_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0  # what of the buffer is received and not yet taken
+        self._sealed: _SealedPacket | None = None
+        self._missing = 0  # bytes of the sealed packet still to be fed
+
+    # -- as Telethon's senders use it ----------------------------------------------------------
+
+    async def connect(self, timeout: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(timeout):
+            await loop.create_connection(lambda: self, self._where.host, self._where.port)
+
+    async def disconnect(self) -> None:
+        self._abort()
+
+    async def send(self, packet: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionError("not connected")
+        words = len(packet) // 4
+        length = bytes((words,)) if words < 0x7F else b"\x7f" + words.to_bytes(3, "little")
+        self._transport.write(length + packet)
+
+    async def recv(self) -> bytes | _SealedPacket:
+        packet = await self._packets.get()
+        if isinstance(packet, Exception):
+            raise packet
+        return packet
+
+    # -- as the event loop uses it ---------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(b"\xef")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._packets.put_nowait(error or ConnectionError("Telegram closed the connection"))
+
+    def get_buffer(self, _size_hint: int) -> memoryview:
+        if self._start and len(self._buffer) - self._end < PIECE_BYTES:
+            rest = self._end - self._start
+            self._buffer[:rest] = self._view[self._start : self._end]
+            self._start, self._end = 0, rest
+        return self._view[self._end :]
+
+    def buffer_updated(self, size: int) -> None:
+        self.heard_at = time.monotonic()
+        self._end += size
+        while self._take_sealed(self._sealed) if self._sealed else self._take_packet():
+            pass
+        if self._start == self._end:
+            self._start = self._end = 0
+
+    def _abort(self) -> None:
+        if self._transport:
+            self._transport.abort()
+
+    # -- cutting the stream into packets -----------------------------------------------------------
+
+    def _take_packet(self) -> bool:
+        """Take a short packet, or the head of a long one; False when it is not all there yet."""
+        length, start = self._buffer[self._start], self._start + 1
+        if length == 0x7F:
+            length, start = int.from_bytes(self._buffer[start : start + 3], "little"), start + 3
+        is_sealed = length * 4 > PIECE_BYTES
+        stop = start + (SEALED_HEADER_BYTES if is_sealed else length * 4)
+        if stop > self._end:
+            return False
+        packet = bytes(self._view[start:stop])
+        self._start = stop
+        if not is_sealed:
+            self._packets.put_nowait(packet)
+        elif not self._auth_key or length * 4 > PACKET_MAX_BYTES or length % 4 != 2:
+            self._abort()  # nothing that Telegram sends; a packet is 24 bytes and AES blocks
+            return False
+        else:
+            self._sealed = _SealedPacket(self._auth_key.key, packet)
+            self._missing = length * 4 - SEALED_HEADER_BYTES
+        return self._start < self._end
+
+    def _take_sealed(self, sealed: _SealedPacket) -> bool:
+        """Decrypt the next piece of a long packet; False when it is not all there yet."""
+        # The last piece is a little longer rather than a few bytes short of being sent alone.
+        size = PIECE_BYTES if self._missing >= PIECE_BYTES + PIECE_REST_BYTES else self._missing
+        stop = self._start + size
+        if stop > self._end:
+            return False
+        sealed.feed(bytes(self._view[self._start : stop]))
+        self._start, self._missing = stop, self._missing - size
+        if not self._missing:
+            self._packets.put_nowait(sealed)
+            self._sealed = None
+        return self._start < self._end
+
+
+class _State(MTProtoState):  # type: ignore[misc]  # Telethon has no types
+    """Telethon's protocol state, taking long packets as the wire decrypted them."""
+
+    def decrypt_message_data(self, packet: bytes | _SealedPacket) -> Any:
+        """The message in a packet, None for one to be ignored; raises Telethon's SecurityError.
+
+        The checks of a long packet are Telethon's for a short one, and the padding's length.
+        Source: core.telegram.org/mtproto/security_guidelines.
+        """
+        if isinstance(packet, bytes):
+            return super().decrypt_message_data(packet)
+        if not packet.is_genuine():
+            raise telethon_errors.SecurityError("the msg_key is wrong")
+        head = packet.pieces[0]
+        _salt, session_id, message_id, seqno, length = MESSAGE_HEADER.unpack_from(head)
+        padding = sum(map(len, packet.pieces)) - MESSAGE_HEADER.size - length
+        if session_id != self.id or message_id % 2 == 0 or not 12 <= padding <= 1024:
+            raise telethon_errors.SecurityError("a packet of another session, or a malformed one")
+        ahead_s = (message_id >> 32) - (time.time() + self.time_offset)
+        if message_id in self._recent_remote_ids or not (
+            -MSG_TOO_OLD_DELTA <= ahead_s <= MSG_TOO_NEW_DELTA
+        ):
+            self._count_ignored()
+            return None
+        self._recent_remote_ids.append(message_id)
+        self._highest_remote_id = message_id
+        self._ignore_count = 0
+        return TLMessage(message_id, seqno, _file_result(packet.pieces) or _joined(packet.pieces))
+
+
+def _file_result(pieces: Sequence[bytes]) -> RpcResult | None:
+    """An rpc_result with an upload.file in it; None when the message is anything else."""
+    constructor, request_id, kind, _type, _mtime, length = FILE_HEADER.unpack_from(
+        pieces[0], MESSAGE_HEADER.size
+    )
+    # A TL string of 254 bytes or more: 0xfe, its length in three bytes, its bytes.
+    if constructor != RpcResult.CONSTRUCTOR_ID or kind != types.upload.File.CONSTRUCTOR_ID:
+        return None
+    if length & 0xFF != 0xFE:
+        return None
+    body = ChunkBody(pieces, MESSAGE_HEADER.size + FILE_HEADER.size, length >> 8)
+    return RpcResult(request_id, body, None)
+
+
+def _joined(pieces: Sequence[bytes]) -> Any:
+    return BinaryReader(b"".join(pieces)[MESSAGE_HEADER.size :]).tgread_object()
+
+
+class _GetFile(functions.upload.GetFileRequest):  # type: ignore[misc]  # Telethon has no types
+    """upload.getFile; its result is a ChunkBody."""
+
+    @staticmethod
+    def read_result(reader: Any) -> Any:
+        if isinstance(reader.stream, ChunkBody):
+            return reader.stream
+        answer = reader.tgread_object()
+        return ChunkBody.of(answer.bytes) if isinstance(answer, types.upload.File) else answer
+
+
+class _Sender(MTProtoSender):  # type: ignore[misc]  # Telethon has no types
+    """Telethon's sender with our state in it."""
+
+    def __init__(self, key: Any, loggers: _TelethonLoggers) -> None:
+        super().__init__(
+            key,
+            loggers=loggers,
+            retries=1,  # Telethon fails one key exchange in 256, for a leading zero byte
+            delay=0,
+            auto_reconnect=False,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            updates_queue=_DiscardedUpdates(),
+        )
+        self._state = _State(self.auth_key, loggers=loggers)
+        self._send_queue = MessagePacker(self._state, loggers=loggers)
+
+    def send(self, request: Any, ordered: bool = False) -> Any:
+        """Telethon's, with the acknowledgements that are due in the same packet, not one more."""
+        if self._pending_ack:
+            acks = RequestState(types.MsgsAck(list(self._pending_ack)))
+            self._pending_ack.clear()
+            self._last_acks.append(acks)
+            self._send_queue.append(acks)
+        return super().send(request, ordered)
 
 
 class _Link:
@@ -2282,39 +2702,31 @@ class _Link:
     caller when the connection goes while a request is still in its queue; both are added here.
     """
 
-    def __init__(self, sender: Any, connection: Any, dc_id: int) -> None:
+    def __init__(self, sender: _Sender, wire: _Wire, dc_id: int) -> None:
         self.dc_id = dc_id
         self._sender = sender
-        self._connection = connection
+        self._wire = wire
+        self._waiting: dict[asyncio.Future[Any], float] = {}  # since when, the longest first
+        self._why_lost = "The connection to Telegram was lost."
         self._lost: asyncio.Future[None] = sender.disconnected
         self._lost.add_done_callback(consume_exception)
-        self._waiting = 0
-        self._pings = asyncio.create_task(self._keep_alive())
-        self._lost.add_done_callback(lambda _: self._pings.cancel())
+        self._lost.add_done_callback(lambda _: self._give_up_all())
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_alive())]
 
     @classmethod
     async def open(cls, where: DataCentre, key: Any) -> _Link:
         """Connect, agree on a key when there is none yet; raises TemporaryFailure."""
-        loggers = _TelethonLoggers()
-        sender = MTProtoSender(
-            key,
-            loggers=loggers,
-            retries=1,  # Telethon fails one key exchange in 256, for a leading zero byte
-            delay=0,
-            auto_reconnect=False,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            updates_queue=_DiscardedUpdates(),
-        )
-        connection = _HeardConnection(where.host, where.port, where.dc_id, loggers=loggers)
+        sender = _Sender(key, _TelethonLoggers())
+        wire = _Wire(where, sender.auth_key)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await sender.connect(connection)
+                await sender.connect(wire)
         except BaseException as error:
-            await connection.disconnect()
+            await wire.disconnect()
             if not isinstance(error, Exception):
                 raise
             raise TemporaryFailure(f"DC {where.dc_id} cannot be reached.") from error
-        return cls(sender, connection, where.dc_id)
+        return cls(sender, wire, where.dc_id)
 
     @property
     def key(self) -> Any:
@@ -2326,46 +2738,54 @@ class _Link:
 
     async def call(self, request: Any) -> Any:
         """The answer to one request; raises our errors, TemporaryFailure after a silence."""
+        now = time.monotonic()
         if not self._waiting:
-            self._connection.heard_at = time.monotonic()
+            self._wire.heard_at = now
         try:
             answer = self._sender.send(request)
         except ConnectionError as error:
             raise TemporaryFailure("The connection to Telegram is closed.") from error
-        self._waiting += 1
+        self._waiting[answer] = now
         try:
-            await self._wait(answer)
-        finally:
-            self._waiting -= 1
-            answer.cancel()
-        if answer.cancelled():
-            raise TemporaryFailure("The connection to Telegram was lost.")
-        if (refusal := answer.exception()) is not None:
+            return await answer
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            raise TemporaryFailure(self._why_lost) from None
+        except Exception as refusal:
             raise _translated(refusal) from refusal
-        return answer.result()
+        finally:
+            del self._waiting[answer]
 
-    async def _wait(self, answer: asyncio.Future[Any]) -> None:
-        """Until the answer is there or the connection lost; one that is silent is given up."""
-        while not answer.done() and not self._lost.done():
-            patience_s = self._connection.heard_at + SILENCE_MAX_S - time.monotonic()
-            if patience_s <= 0:
+    async def _watch(self) -> None:
+        """Give up a line that is silent, and a request that was passed over."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if not self._waiting:
+                continue
+            now = time.monotonic()
+            if now - self._wire.heard_at > SILENCE_MAX_S:
+                self._why_lost = "Telegram is silent."
                 await self.close()
-                raise TemporaryFailure("Telegram is silent.")
-            await asyncio.wait(
-                {answer, self._lost}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-            )
+                return
+            for answer, since in tuple(self._waiting.items()):
+                if now - since > REQUEST_TIMEOUT_S:
+                    answer.cancel()
 
     async def _keep_alive(self) -> None:
         """Ping now and then: a line that died unheard is found before a viewer needs it."""
         with contextlib.suppress(TemporaryFailure, UpstreamFailed):
-            while self.is_open():
+            while True:
                 await asyncio.sleep(PING_EVERY_S)
                 await self.call(functions.PingRequest(secrets.randbits(62)))
 
+    def _give_up_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for answer in self._waiting:
+            answer.cancel()
+
     async def close(self) -> None:
-        # Telethon waits up to 10 s for a dead line to close in good order; nobody else should.
-        if self._connection._writer is not None:
-            self._connection._writer.transport.abort()
         await self._sender.disconnect()
 
 
@@ -2556,8 +2976,9 @@ class RedactingFormatter(logging.Formatter):
 def create_app(settings: Settings) -> web.Application:
     """The whole worker as an aiohttp application."""
     gateway = TelegramGateway(settings)
-    pools = ConnectionPools(gateway, gateway.bot_ids)
-    cache = ChunkCache(pools.fetch, settings.memory_budget_mb * MIB)
+    limits = InFlightLimits(settings.in_flight_min_mb * MIB, settings.in_flight_max_mb * MIB)
+    pools = ConnectionPools(gateway, gateway.bot_ids, limits)
+    cache = ChunkCache(pools, settings.memory_budget_mb * MIB)
     worker = Worker(settings, gateway, cache)
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import worker
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,12 @@ from hypothesis import strategies as st
 MIB = 1 << 20
 KIB_128 = 128 * 1024
 POSITIONS = st.integers(0, 4 << 30)
+FAST = worker.Pace(MIB, 6 * MIB)
+PACES = st.builds(
+    lambda speed, most: worker.Pace(worker.largest_chunk_bytes(speed), most),
+    st.floats(0, 1e9) | st.just(float("inf")),
+    st.integers(0, 64 * MIB),
+)
 SIZES = st.sampled_from([KIB_128, 2 * KIB_128, 4 * KIB_128, 8 * KIB_128]) | st.integers(0, 2 * MIB)
 
 
@@ -33,14 +40,23 @@ def test_a_chunk_holds_its_position_and_little_beyond_the_end(
     assert chunk in worker.covering_chunks(position)
 
 
-@given(st.integers(0, 50 * MIB), st.integers(1, 20 * MIB))
-def test_chunks_in_a_row_cover_a_range_without_gap_or_overlap(start: int, length: int) -> None:
+@given(
+    st.integers(0, 50 * MIB), st.integers(1, 20 * MIB), st.integers(0, 64 * MIB), st.lists(PACES)
+)
+def test_chunks_in_a_row_cover_a_range_without_gap_or_overlap(
+    start: int, length: int, share: int, paces: list[worker.Pace]
+) -> None:
+    """However the lines change on the way, whatever the memory: legal chunks, end to end."""
     stop, position, planned = start + length, start, 0
     while position < stop:
-        width = worker.window_bytes(planned, 64 * MIB)
-        wanted = worker.next_chunk_bytes(planned, width)
+        pace = paces.pop() if paces else FAST
+        width = worker.window_bytes(planned, share, pace)
+        wanted = worker.next_chunk_bytes(planned, width, pace)
         chunk = worker.chunk_at(position, wanted, stop)
         assert chunk.offset == position or position == start
+        assert chunk.offset % 4096 == chunk.size % 4096 == MIB % chunk.size == 0
+        assert chunk.offset // MIB == (chunk.stop - 1) // MIB
+        assert chunk.size <= pace.chunk_bytes
         planned += chunk.stop - position
         position = chunk.stop
     assert position - stop < MIB
@@ -49,7 +65,8 @@ def test_chunks_in_a_row_cover_a_range_without_gap_or_overlap(start: int, length
 def test_a_run_starts_small_and_grows_to_the_largest_chunk() -> None:
     sizes, position, planned = [], 0, 0
     while position < 8 * MIB:
-        wanted = worker.next_chunk_bytes(planned, worker.window_bytes(planned, 64 * MIB))
+        width = worker.window_bytes(planned, 64 * MIB, FAST)
+        wanted = worker.next_chunk_bytes(planned, width, FAST)
         chunk = worker.chunk_at(position, wanted, 1 << 40)
         sizes.append(chunk.size)
         planned += chunk.size
@@ -60,7 +77,17 @@ def test_a_run_starts_small_and_grows_to_the_largest_chunk() -> None:
 
 
 def test_the_window_is_small_after_a_seek_and_bounded_by_its_share() -> None:
-    assert worker.window_bytes(0, 64 * MIB) == worker.WINDOW_MIN_BYTES
-    assert worker.window_bytes(1 << 40, 64 * MIB) == worker.WINDOW_MAX_BYTES
-    assert worker.window_bytes(1 << 40, MIB) == MIB
-    assert worker.window_bytes(1 << 40, 0) == worker.CHUNK_MIN_BYTES
+    assert worker.window_bytes(0, 64 * MIB, FAST) == worker.WINDOW_MIN_BYTES
+    assert worker.window_bytes(1 << 40, 64 * MIB, FAST) == FAST.window_bytes
+    assert worker.window_bytes(1 << 40, MIB, FAST) == MIB
+    assert worker.window_bytes(1 << 40, 0, FAST) == worker.CHUNK_MIN_BYTES
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "chunk_bytes"),
+    [(0, KIB_128), (600_000, KIB_128), (2.5e6, MIB // 2), (5e6, MIB), (float("inf"), MIB)],
+)
+def test_the_largest_chunk_takes_a_quarter_of_a_second(
+    bytes_per_second: float, chunk_bytes: int
+) -> None:
+    assert worker.largest_chunk_bytes(bytes_per_second) == chunk_bytes

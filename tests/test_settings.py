@@ -29,6 +29,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (settings.host, settings.port) == ("0.0.0.0", 10000)
     assert settings.allowed_origins == ("*",)
     assert settings.memory_budget_mb == 64
+    assert (settings.in_flight_min_mb, settings.in_flight_max_mb) == (1, 4)
     assert settings.telegram == worker.TELEGRAM
 
 
@@ -54,6 +55,8 @@ def test_everything_that_is_wrong_is_reported_at_once() -> None:
         ("PORT", "65536"),
         ("PORT", "-1"),
         ("MEMORY_BUDGET_MB", "0"),
+        ("IN_FLIGHT_MIN_MB", "0"),
+        ("IN_FLIGHT_MAX_MB", "65"),
         ("ALLOWED_ORIGINS", "films.example"),
         ("ALLOWED_ORIGINS", "https://films.example/path"),
         ("TELEGRAM_DC_KEY", "/nowhere"),

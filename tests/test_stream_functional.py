@@ -443,7 +443,7 @@ async def test_several_requests_are_in_flight_but_not_too_many(
         while await response.content.readany():
             in_flight.append(count.bytes_asked - count.bytes_served)
     assert max(in_flight) >= 2 * MIB
-    assert max(in_flight) <= worker.IN_FLIGHT_MAX_BYTES
+    assert max(in_flight) <= 4 * MIB + worker.DEMAND_EXTRA_BYTES
 
 
 async def test_a_viewer_who_leaves_stops_the_fetching(stage: Stage, viewer: Viewer) -> None:

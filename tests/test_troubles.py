@@ -278,20 +278,24 @@ async def test_a_failed_read_ahead_is_tried_anew_when_it_is_asked_for() -> None:
     content, asked = SyntheticContent(SIZE, 7), list[worker.Chunk]()
     read_ahead_failed = asyncio.Event()
 
-    async def fetch(request: worker.ChunkRequest) -> bytes:
-        asked.append(request.chunk)
-        if len(asked) == 2:
-            read_ahead_failed.set()
-            raise worker.UpstreamFailed("The second chunk fails the first time.")
-        await read_ahead_failed.wait()
-        return content.read(request.chunk.offset, request.chunk.size)
+    class Fetcher:
+        def pace(self, _file: worker.RemoteFile) -> worker.Pace:
+            return worker.Pace(MIB, 4 * MIB)
+
+        async def fetch(self, request: worker.ChunkRequest) -> worker.ChunkBody:
+            asked.append(request.chunk)
+            if len(asked) == 2:
+                read_ahead_failed.set()
+                raise worker.UpstreamFailed("The second chunk fails the first time.")
+            await read_ahead_failed.wait()
+            return worker.ChunkBody.of(content.read(request.chunk.offset, request.chunk.size))
 
     modified = datetime(2026, 1, 2, tzinfo=UTC)
     file = worker.RemoteFile(-100, 1, 1, "", 2, SIZE, "video/mp4", "film.mp4", modified)
-    cache = worker.ChunkCache(fetch, 64 * MIB)
+    cache = worker.ChunkCache(Fetcher(), 64 * MIB)
     body = bytearray()
     async with worker.RangeReader(cache, file, worker.ByteRange(0, SIZE)) as reader:
-        while piece := await reader.read(64 * 1024):
+        while piece := await reader.read():
             body += piece
     assert bytes(body) == film_bytes()
     assert asked.count(asked[1]) == 2
