@@ -61,6 +61,7 @@ import socket
 import struct
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import (
     AsyncIterator,
@@ -790,6 +791,9 @@ LISTING_LIMIT_MAX = 200
 VIEWER_MIN_BYTES = 2 * CHUNK_MIN_BYTES
 """What the memory budget must spare for each viewer: one chunk being sent and one on its way."""
 
+FIRST_BYTE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0)
+
+_STARTED = web.RequestKey("started", float)
 _SENT_BYTES = web.RequestKey("sent_bytes", int)
 _DROPPED = web.RequestKey("dropped", bool)
 _EXPOSED_HEADERS = (
@@ -802,14 +806,25 @@ _ACTIVE_TYPE = re.compile("html|xml|svg")
 class Worker:
     """The HTTP handlers: what they need, and what they counted."""
 
-    def __init__(self, settings: Settings, gateway: TelegramGateway, cache: ChunkCache) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        cache: ChunkCache,
+        pools: ConnectionPools,
+        gateway: TelegramGateway,
+    ) -> None:
         self._settings = settings
-        self._gateway = gateway
         self._cache = cache
+        self._pools = pools
+        self._gateway = gateway
         self._started = time.monotonic()
+        self._started_at = time.time()
         self._viewers_max = settings.memory_budget_mb * MIB // VIEWER_MIN_BYTES
         self._responses: Counter[int] = Counter()
         self._sent_bytes = 0
+        self._first_bytes = _Histogram(
+            "first_byte_seconds", "From a request for bytes to the first.", FIRST_BYTE_BOUNDS_S
+        )
 
     def routes(self) -> list[web.RouteDef]:
         """All paths. Ids are matched in their canonical form only, since tokens name them so."""
@@ -871,21 +886,52 @@ class Worker:
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """GET the counters in Prometheus text format 0.0.4."""
+        body = "".join((*self._own_metrics(), *self._cache_metrics(), *self._telegram_metrics()))
+        headers = {hdrs.CONTENT_TYPE: "text/plain; version=0.0.4", hdrs.CACHE_CONTROL: "no-store"}
+        return web.Response(text=body, headers=headers)
+
+    def _own_metrics(self) -> Iterator[str]:
+        version = {f'version="{__version__}"': 1}
+        statuses = {f'status="{status}"': count for status, count in self._responses.items()}
+        yield _metric("build_info", "gauge", "The worker's version.", version)
+        yield _metric("start_time_seconds", "gauge", "Unix time of the start.", self._started_at)
+        yield _metric("http_requests_total", "counter", "Requests answered.", statuses)
+        yield _metric("sent_bytes_total", "counter", "Body bytes sent.", self._sent_bytes)
+        yield self._first_bytes.exposition()
+
+    def _cache_metrics(self) -> Iterator[str]:
         cache = self._cache
-        lines = ["# TYPE rangegram_http_responses_total counter"]
-        for status, count in sorted(self._responses.items()):
-            lines.append(f'rangegram_http_responses_total{{status="{status}"}} {count}')
-        for name, kind, value in (
-            ("rangegram_sent_bytes_total", "counter", self._sent_bytes),
-            ("rangegram_fetched_bytes_total", "counter", cache.fetched_bytes),
-            ("rangegram_cache_hits_total", "counter", cache.hits),
-            ("rangegram_cache_misses_total", "counter", cache.misses),
-            ("rangegram_cache_bytes", "gauge", cache.held_bytes),
-            ("rangegram_viewers", "gauge", cache.readers),
+        for name, kind, text, value in (
+            ("viewers", "gauge", "Responses being sent.", cache.readers),
+            ("resting_viewers", "gauge", "Stalled, without a window.", cache.resting_readers),
+            ("window_bytes", "gauge", "Held for viewers, read ahead.", cache.window_bytes),
+            ("cache_bytes", "gauge", "Held though nobody reads it.", cache.idle_bytes),
+            ("memory_budget_bytes", "gauge", "Most for the two.", cache.budget_bytes),
+            ("cache_hits_total", "counter", "Chunks that were there already.", cache.hits),
+            ("cache_hit_bytes_total", "counter", "Bytes of those chunks.", cache.hit_bytes),
+            ("cache_misses_total", "counter", "Chunks asked of Telegram.", cache.misses),
+            ("fetched_bytes_total", "counter", "Bytes from Telegram.", cache.fetched_bytes),
         ):
-            lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
-        body = "\n".join([*lines, ""]).encode()
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4"})
+            yield _metric(name, kind, text, value)
+
+    def _telegram_metrics(self) -> Iterator[str]:
+        waiting, in_flight, limits, troubles = {}, {}, {}, {}
+        for pool in self._pools:
+            waiting[f'dc="{pool.dc_id}"'] = pool.waiting_requests
+            for each in pool.connections:
+                line = f'bot="{each.bot_id}",dc="{pool.dc_id}"'
+                in_flight[line] = each.in_flight_bytes
+                limits[line] = each.in_flight_max_bytes
+                troubles[line] = each.troubles
+        yield _metric("chunks_waiting", "gauge", "Not asked of Telegram yet.", waiting)
+        yield _metric("in_flight_bytes", "gauge", "Asked of Telegram.", in_flight)
+        yield _metric("in_flight_limit_bytes", "gauge", "Most of these at present.", limits)
+        yield _metric("chunk_failures_total", "counter", "Chunks to be asked again.", troubles)
+        floods = self._gateway.flood_waits()
+        counts = {f'bot="{bot_id}"': count for bot_id, (count, _) in floods.items()}
+        seconds = {f'bot="{bot_id}"': wait_s for bot_id, (_, wait_s) in floods.items()}
+        yield _metric("flood_waits_total", "counter", "Flood waits by Telegram.", counts)
+        yield _metric("flood_wait_seconds_total", "counter", "Seconds of those.", seconds)
 
     # -- who may -----------------------------------------------------------------------------
 
@@ -974,13 +1020,7 @@ class Worker:
         if self._cache.readers >= self._viewers_max:
             raise TooManyViewers("Too many viewers for the memory budget.", 5)
         try:
-            for part in parts:
-                if isinstance(part, bytes):
-                    await self._write(request, response, memoryview(part))
-                    continue
-                async with RangeReader(self._cache, file, part) as reader:
-                    while piece := await reader.read():
-                        await self._write(request, response, piece)
+            await self._write_parts(request, response, file, parts)
             if not response.prepared:  # an empty file
                 await response.prepare(request)
             await response.write_eof()
@@ -996,14 +1036,37 @@ class Worker:
                 log.warning("dropped a response in the middle: %s", error, exc_info=not known)
         return response
 
-    async def _write(
-        self, request: web.Request, response: web.StreamResponse, piece: memoryview
+    async def _write_parts(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        file: RemoteFile,
+        parts: Iterable[bytes | ByteRange],
     ) -> None:
+        sent_bytes = 0
+        try:
+            for part in parts:
+                if isinstance(part, bytes):
+                    await self._begin(request, response)
+                    await response.write(part)
+                    sent_bytes += len(part)
+                    self._sent_bytes += len(part)
+                    continue
+                async with RangeReader(self._cache, file, part) as reader:
+                    while piece := await reader.read():
+                        if not sent_bytes:
+                            await self._begin(request, response)
+                        await response.write(piece)
+                        sent_bytes += len(piece)
+                        self._sent_bytes += len(piece)
+        finally:
+            request[_SENT_BYTES] = sent_bytes
+
+    async def _begin(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Send the status line and the headers; nothing when they are out."""
         if not response.prepared:
+            self._first_bytes.observe(time.monotonic() - request[_STARTED])
             await response.prepare(request)
-        await response.write(piece)
-        self._sent_bytes += len(piece)
-        request[_SENT_BYTES] = request.get(_SENT_BYTES, 0) + len(piece)
 
     # -- what every response shares ----------------------------------------------------------
 
@@ -1012,7 +1075,7 @@ class Worker:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Errors as JSON, the preflight, and one log line per request without its query."""
-        started = time.monotonic()
+        request[_STARTED] = time.monotonic()
         outcome = "left"
         try:
             try:
@@ -1030,7 +1093,7 @@ class Worker:
                 outcome,
                 quote(request.headers.get(hdrs.RANGE, "-")[:80], safe="=-,"),
                 request.get(_SENT_BYTES, 0),
-                (time.monotonic() - started) * 1000,
+                (time.monotonic() - request[_STARTED]) * 1000,
             )
 
     async def _handled(
@@ -1067,6 +1130,45 @@ class Worker:
         headers[hdrs.VARY] = hdrs.ORIGIN
         if (origin := request.headers.get(hdrs.ORIGIN)) in origins:
             headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+
+
+def _metric(name: str, kind: str, text: str, values: float | Mapping[str, float]) -> str:
+    """One metric with its samples, by label where there are several.
+
+    Source: prometheus.io/docs/instrumenting/exposition_formats.
+    """
+    name = f"rangegram_{name}"
+    lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+    if isinstance(values, Mapping):
+        lines += [f"{name}{{{labels}}} {value}" for labels, value in sorted(values.items())]
+    else:
+        lines.append(f"{name} {values}")
+    return "\n".join((*lines, ""))
+
+
+class _Histogram:
+    """How often something took how many seconds."""
+
+    def __init__(self, name: str, text: str, bounds_s: tuple[float, ...]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds_s = bounds_s
+        self._counts = [0] * (len(bounds_s) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sum_s += seconds
+
+    def exposition(self) -> str:
+        totals = list(itertools.accumulate(self._counts))
+        bounds = (*map(str, self._bounds_s), "+Inf")
+        name = f"rangegram_{self._name}"
+        lines = [f"# HELP {name} {self._text}", f"# TYPE {name} histogram"]
+        for bound, total in zip(bounds, totals, strict=True):
+            lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
+        lines += [f"{name}_sum {self._sum_s:.6f}", f"{name}_count {totals[-1]}"]
+        return "\n".join((*lines, ""))
 
 
 def _post_ids(request: web.Request) -> tuple[int, int]:
@@ -1914,7 +2016,16 @@ class TelegramGateway:
 
     def states(self) -> list[dict[str, Any]]:
         """One entry per bot for /health: its id, its state, the seconds it has to wait."""
-        return [bot.describe() for bot in self._bots.values()]
+        return [bot.describe() | {"blind_to": self._blind_to(bot)} for bot in self._bots.values()]
+
+    def _blind_to(self, bot: _Bot) -> list[int]:
+        """The channels that the bot was lately found not to see."""
+        channels = [chat_id for bot_id, chat_id in self._blind_until if bot_id == bot.id]
+        return [chat_id for chat_id in channels if not self.sees(bot.id, chat_id)]
+
+    def flood_waits(self) -> dict[int, tuple[int, float]]:
+        """By bot: how many flood waits Telegram gave, and their seconds in all."""
+        return {bot.id: (bot.flood_waits, bot.flood_wait_s) for bot in self._bots.values()}
 
     def start(self) -> None:
         """Begin to log in where that endangers no key; never waits."""
@@ -2202,6 +2313,8 @@ class _Bot:
         self._login_after = 0.0
         self._flooded_until = 0.0
         self._refused = ""
+        self.flood_waits = 0
+        self.flood_wait_s = 0.0
         if session_string:
             session = StringSession(session_string)
             self._home_dc = session.dc_id
@@ -2231,6 +2344,10 @@ class _Bot:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         task.add_done_callback(consume_exception)
+
+    def _count(self, wait: FloodWait) -> None:
+        self.flood_waits += 1
+        self.flood_wait_s += wait.retry_after_s
 
     def wait_s(self) -> float:
         """How long Telegram asked this bot to be quiet, from now."""
@@ -2344,6 +2461,7 @@ class _Bot:
             raise
         except FloodWait as wait:
             self._flooded_until = max(self._flooded_until, time.monotonic() + wait.retry_after_s)
+            self._count(wait)
             raise
         door.answered()
         return answer
@@ -2403,6 +2521,7 @@ class _Bot:
             await link.call(functions.InvokeWithoutUpdatesRequest(login))
         except FloodWait as wait:
             self._login_after = time.monotonic() + wait.retry_after_s
+            self._count(wait)
             raise
         except _LoginRefused as refusal:
             self._refused = f"Telegram refuses the login: {refusal}"
@@ -2979,7 +3098,7 @@ def create_app(settings: Settings) -> web.Application:
     limits = InFlightLimits(settings.in_flight_min_mb * MIB, settings.in_flight_max_mb * MIB)
     pools = ConnectionPools(gateway, gateway.bot_ids, limits)
     cache = ChunkCache(pools, settings.memory_budget_mb * MIB)
-    worker = Worker(settings, gateway, cache)
+    worker = Worker(settings, cache, pools, gateway)
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         gateway.start()
