@@ -1575,13 +1575,15 @@ class ChunkCache:
 
 IN_FLIGHT_GROWTH = 1 / 8
 """By which part of each chunk that came in well the limit grows; trouble halves it."""
-IN_FLIGHT_TIME_S = 0.5
-"""Read-ahead is never more than a line carries in this time, or it would hold up a seek."""
+IN_FLIGHT_TRIPS = 2
+"""Read-ahead is never more than a line carries in so many round trips: more of it would make no
+film faster and hold up every seek."""
 DEMAND_EXTRA_BYTES = 512 * KIB
 """Room beyond the limit that only a waiting viewer's chunk may take: it need not queue behind
 read-ahead. Official clients have up to 4.5 MiB in flight for an account."""
 WINDOW_SLACK_BYTES = 2 * MIB  # of a window, beyond what is in flight: what is being sent
 RATE_MEMORY = 0.8  # how much of a line's past counts with each new chunk
+TRIP_GROWTH = 1.02  # how fast the quickest round trip is forgotten, with each new chunk
 RETRY_SHARE = 0.7
 """For which part of its patience a failing chunk is tried again; the last try takes the rest."""
 
@@ -1656,6 +1658,7 @@ class Connection:
         self._answered_at = 0.0
         self._timed_bytes = 0.0  # came in during
         self._timed_s = 0.0  # so many seconds, the past counting less and less
+        self._trip_s = math.inf  # the quickest answer of late
 
     @property
     def bytes_per_second(self) -> float:
@@ -1673,8 +1676,8 @@ class Connection:
             return self.in_flight_max_bytes + DEMAND_EXTRA_BYTES
         speed = self.bytes_per_second
         # Two of the largest chunks at least, or the line would idle between them.
-        thin_bytes = max(2 * largest_chunk_bytes(speed), speed * IN_FLIGHT_TIME_S)
-        return min(self.in_flight_max_bytes, thin_bytes)
+        useful_bytes = max(2 * largest_chunk_bytes(speed), IN_FLIGHT_TRIPS * self._trip_s * speed)
+        return min(self.in_flight_max_bytes, useful_bytes)
 
     def answered(self, size: int, asked_at: float) -> None:
         """A chunk came in: the line's speed shows when it came right behind another one."""
@@ -1683,6 +1686,7 @@ class Connection:
             self._timed_bytes = RATE_MEMORY * self._timed_bytes + size
             self._timed_s = RATE_MEMORY * self._timed_s + now - self._answered_at
         self._answered_at = now
+        self._trip_s = min(now - asked_at, self._trip_s * TRIP_GROWTH)
         self._failures = 0
         grown = self.in_flight_max_bytes + int(size * IN_FLIGHT_GROWTH)
         self.in_flight_max_bytes = min(self._limits.max_bytes, grown)

@@ -53,6 +53,7 @@ LINE_SLACK_S = 0.02
 SEND_BUFFER_BYTES = 4 << 20
 DOWN_CHECK_S = 0.02
 LINGER_S = 1.0
+ORDER_S = 1e-6
 
 
 @dataclass(slots=True)
@@ -221,6 +222,11 @@ class DataCentre:
                     task.add_done_callback(self._pushes.discard)
 
 
+def _leave(leaving: asyncio.Future[None]) -> None:
+    if not leaving.done():
+        leaving.set_result(None)
+
+
 class Line:
     """The capacity of one connection, shared by all that travels on it."""
 
@@ -254,6 +260,7 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = asyncio.Lock()
         self._line = Line()
+        self._last_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -333,9 +340,15 @@ class Connection:
 
     async def wait_round_trip(self, since: float) -> None:
         """Until an answer to what arrived at `since` may leave; answers overlap, none waits."""
-        due = since + self._shared.trouble.round_trip_s
-        if (delay_s := due - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(delay_s)
+        # A moment after the one before: what arrived together leaves in the order it arrived in,
+        # and not as the rounding of two timers will have it.
+        due = max(since + self._shared.trouble.round_trip_s, self._last_due + ORDER_S)
+        loop = asyncio.get_running_loop()
+        if due > loop.time():
+            self._last_due = due
+            leaving = loop.create_future()
+            loop.call_at(due, _leave, leaving)
+            await leaving
 
     async def send(
         self, session: Session, body: Body, *, reply: bool, numbered: bool, half: bool = False

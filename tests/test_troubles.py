@@ -210,6 +210,26 @@ async def test_a_silent_connection_is_replaced(stage: Stage, viewer: Viewer, dc_
     assert await play(viewer, stage.path(post)) == film_bytes()
 
 
+async def test_one_answer_that_never_comes_is_asked_again_while_others_flow(
+    stage: Stage, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is not silent, so nothing but the request's own time-out tells."""
+    monkeypatch.setattr(worker, "REQUEST_TIMEOUT_S", 0.5)
+    post, other = stage.post_synthetic(SIZE), stage.post_synthetic(64 * MIB)
+    await viewer.head(stage.path(post))
+    connections = stage.telegram.counters.connections.total()
+    assert post.media is not None
+    stage.telegram.trouble.bytes_per_second = 20e6
+    stage.telegram.trouble.plan(Fault("silence", method="upload.getFile", file_id=post.media.id))
+    async with viewer.get(stage.path(other)) as flowing:
+        asked = asyncio.create_task(play(viewer, stage.path(post)))
+        while not asked.done():
+            await flowing.content.readany()
+        flowing.close()
+    assert await asked == film_bytes()
+    assert stage.telegram.counters.connections.total() == connections + 1  # to the films' DC
+
+
 async def test_a_thin_line_is_not_mistaken_for_a_dead_one(stage: Stage, viewer: Viewer) -> None:
     """A MiB takes longer here than a silence may last."""
     post = stage.post_synthetic(MIB)
