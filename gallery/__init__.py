@@ -4,7 +4,7 @@ settings, errors, tokens, files,
 search                               values and decisions, without I/O
 shares, share_store                  links that open one file, and which of them were revoked
 database, index                      what is known of the channels, in SQLite
-worker_client, catalogue             what is in the channels; knows nothing of the visitor
+answers, worker_client, catalogue    what is in the channels; knows nothing of the visitor
 bot_api, updates                     what Telegram tells us itself
 pages, sign_in, health               what everybody may ask for
 visitors, share_api                  what the holder of a link may have; making and ending links

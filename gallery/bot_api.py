@@ -6,17 +6,19 @@ reads it is the bot. So no error of the HTTP client gets out of here: their text
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
+from gallery.answers import PIECE_BYTES, read_json
+from gallery.files import clean_line
+
 DOWNLOAD_BYTES_MAX: Final = 20 << 20
 """getFile refuses more: MAX_DOWNLOAD_FILE_SIZE in github.com/tdlib/telegram-bot-api, Client.h."""
 CALL_TIMEOUT_S: Final = 15.0
 DOWNLOAD_TIMEOUT: Final = ClientTimeout(total=None, sock_connect=5, sock_read=8)
-PIECE_BYTES: Final = 64 * 1024
+RETRY_AFTER_MAX_S: Final = 3600.0  # what is longer is asked again once an hour
 NO_ANSWER: Final = 0
 
 
@@ -53,7 +55,7 @@ class BotApi:
             async with self._session.post(
                 url, json=arguments, timeout=timeout, allow_redirects=False
             ) as response:
-                return self._result(response.status, await response.json(content_type=None))
+                return self._result(response.status, await read_json(response))
         except (ClientError, OSError, TimeoutError, ValueError) as error:
             raise BotApiError(NO_ANSWER, type(error).__name__) from None
 
@@ -97,11 +99,15 @@ class BotApi:
             return body["result"]
         if not isinstance(body, dict) or body.get("ok") is not False:
             raise BotApiError(NO_ANSWER, f"an answer of another kind, status {status}")
-        retry_after_s = None
-        with suppress(AttributeError, TypeError, ValueError):
-            retry_after_s = float(body.get("parameters", {}).get("retry_after"))
-        description = str(body.get("description", "")).replace(self._token, "…")
-        raise BotApiError(status, description, retry_after_s)
+        # The second half of a token is the secret one, and the first may be written differently.
+        description = str(body.get("description", "")).replace(self._token.partition(":")[2], "…")
+        raise BotApiError(status, clean_line(description), _retry_after_s(body.get("parameters")))
+
+
+def _retry_after_s(parameters: Any) -> float | None:
+    """How long Telegram asks to wait, if it says so in a number (ResponseParameters)."""
+    seconds = parameters.get("retry_after") if isinstance(parameters, dict) else None
+    return float(min(seconds, RETRY_AFTER_MAX_S)) if type(seconds) is int else None
 
 
 def _first_byte(response: ClientResponse, start: int, size: int) -> int:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from gallery.errors import ApiError, file_not_found, worker_unreachable
-from gallery.files import MediaFile
+from gallery.files import MESSAGE_ID_MAX, MediaFile
 from gallery.index import ChannelState, Index, Page, Query
 from gallery.worker_client import LISTING_LIMIT, Listing
 
@@ -30,7 +30,6 @@ RETRY_MAX_S: Final = 300.0
 WALK_INTERVAL_S: Final = 6 * 3600.0
 WALK_PAUSE_S: Final = 1.0  # 10,000 posts in two minutes, and viewers do not notice
 WALK_FAILURES_MAX: Final = 5  # in a row; the rest of the walk is then left to the next one
-MESSAGE_ID_MAX: Final = 2**31 - 1
 
 
 class ListingSource(Protocol):

@@ -1,6 +1,12 @@
-"""Files: what the gallery knows of a file, and where at the worker it is."""
+"""Files: what the gallery knows of a file, and where at the worker it is.
 
+Names, captions and measures are whatever somebody once sent to Telegram, so all of them come in by
+`MediaFile.from_listing`, which lets nothing through that is no plain text or no sensible number.
+"""
+
+import math
 import mimetypes
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +14,19 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 KINDS: Final = ("video", "image", "audio", "document")
+# What comes of reading JSON whose parts are not what they should be; infinity is OverflowError.
+MALFORMED: Final = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
+MESSAGE_ID_MAX: Final = 2**31 - 1
+INTEGER_MAX: Final = 2**63 - 1  # SQLite's
+NAME_MAX_CHARACTERS: Final = 255  # as file systems have it; percent-encoded it still fits a URL
+CAPTION_MAX_CHARACTERS: Final = 4096  # what a premium account may write
+EDGE_MAX_PX: Final = 100_000
+DURATION_MAX_S: Final = 10 * 365 * 86400.0
+# Marks that turn the reading direction (UAX #9 section 2). Unseen themselves, they show the name
+# `gpj.exe` as `exe.jpg`; scripts that read from the right need none of them to be read so.
+_TURNING_MARKS: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_LINE_ENDS: Final = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_CONTROLS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -28,19 +47,19 @@ class MediaFile:
 
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
-        """Build from one element of `files`; raise KeyError, TypeError or ValueError if wrong."""
-        name = clean_text(item["name"])
+        """Build from one element of `files`; if that is wrong raise one of MALFORMED."""
+        name = clean_line(item["name"])
         return cls(
-            chat_id=int(item["chat_id"]),
-            message_id=int(item["message_id"]),
+            chat_id=_whole(item["chat_id"], -INTEGER_MAX, INTEGER_MAX),
+            message_id=_whole(item["message_id"], 1, MESSAGE_ID_MAX),
             name=name,
-            mime_type=clean_text(item["mime_type"]) or guess_type(name),
-            size=int(item["size"]),
-            date=int(item["date"]),
-            duration=None if item.get("duration") is None else float(item["duration"]),
-            width=None if item.get("width") is None else int(item["width"]),
-            height=None if item.get("height") is None else int(item["height"]),
-            caption=clean_text(item.get("caption")),
+            mime_type=clean_line(item["mime_type"]) or guess_type(name),
+            size=_whole(item["size"], 0, INTEGER_MAX),
+            date=_whole(item["date"], 0, INTEGER_MAX),
+            duration=_measure(item.get("duration"), DURATION_MAX_S),
+            width=_edge(item.get("width")),
+            height=_edge(item.get("height")),
+            caption=clean_text(item.get("caption"))[:CAPTION_MAX_CHARACTERS],
             has_thumbnail=bool(item.get("has_thumbnail")),
         )
 
@@ -55,8 +74,37 @@ class MediaFile:
 
 
 def clean_text(value: object) -> str:
-    """Text that every encoding can write: JSON may hold halves of characters."""
-    return str(value or "").encode("utf-8", "replace").decode()
+    """Text of any number of lines that shows what it says and that every encoding can write."""
+    text = str(value or "").encode("utf-8", "replace").decode()  # JSON may hold half characters
+    return _CONTROLS.sub(" ", _LINE_ENDS.sub("\n", _TURNING_MARKS.sub("", text)))
+
+
+def clean_line(value: object) -> str:
+    """The same in one line, and not too long; what is too long loses its middle."""
+    line = clean_text(value).replace("\n", " ").strip()
+    if len(line) <= NAME_MAX_CHARACTERS:
+        return line
+    half = NAME_MAX_CHARACTERS // 2
+    return f"{line[:half]}…{line[-half:]}"
+
+
+def _whole(value: Any, least: int, most: int) -> int:
+    number = int(value)
+    if not least <= number <= most:
+        raise ValueError
+    return number
+
+
+def _measure(value: Any, most: float) -> float | None:
+    """A measure that the uploader's program has written down; nonsense is none."""
+    number = 0.0 if value is None else float(value)
+    is_sensible = value is not None and math.isfinite(number) and 0 <= number <= most
+    return number if is_sensible else None
+
+
+def _edge(value: Any) -> int | None:
+    number = _measure(value, EDGE_MAX_PX)
+    return None if number is None else int(number)
 
 
 # Python's own table, not the machine's, so that a file is the same kind everywhere.

@@ -80,7 +80,7 @@ def file_headers(file: MediaFile, *, as_download: bool) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
     }
     if not is_shown:
-        headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+        headers["Content-Security-Policy"] = "sandbox; default-src 'none'; frame-ancestors 'none'"
     return headers
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gallery.errors import ApiError
+from gallery.files import INTEGER_MAX
 
 QUERY_MAX_CHARACTERS: Final = 200
 CURSOR_MAX_CHARACTERS: Final = 2000
-INTEGER_MAX: Final = 2**63 - 1  # SQLite's
 NAME_KEY_MAX_CHARACTERS: Final = 255  # what is compared when sorting; also bounds a cursor
 # Chinese and Japanese are written without spaces: there each character is a word.
 _WORD: Final = re.compile(

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
+from gallery.files import MESSAGE_ID_MAX
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
 from gallery.shares import (
@@ -24,7 +25,6 @@ from gallery.shares import (
 from gallery.sign_in import refuse_other_sites
 from gallery.visitors import EMBED_SIZE, base_url, title_of
 
-MESSAGE_ID_MAX: Final = 2**31 - 1
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
@@ -75,7 +75,7 @@ async def _order(request: web.Request) -> tuple[int, int, int | None]:
         order = json.loads(await request.text())
         chat_id, message_id = order["chat_id"], order["message_id"]
         lifetime_s = order.get("expires_in_s", DEFAULT_LIFETIME_S)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise ApiError(400, "bad_order", "chat_id and message_id are needed.") from None
     if not (type(chat_id) is type(message_id) is int and 0 < message_id <= MESSAGE_ID_MAX):
         raise ApiError(400, "bad_order", "chat_id and message_id are whole numbers.")

@@ -20,7 +20,7 @@ from gallery import tokens
 from gallery.bot_api import DOWNLOAD_BYTES_MAX, BotApi, BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import MediaFile, path_segment, stream_url, worker_for
+from gallery.files import MediaFile, clean_text, path_segment, stream_url, worker_for
 from gallery.http_file import (
     ByteRange,
     RangeNotSatisfiableError,
@@ -107,7 +107,7 @@ def _file_path(answer: object) -> str:
     path = answer.get("file_path") if isinstance(answer, dict) else None
     if not isinstance(path, str) or not path:
         raise BotApiError(0, "getFile names no path")
-    return path
+    return clean_text(path)
 
 
 SMALL_FILES: Final = web.AppKey("SMALL_FILES", SmallFiles)

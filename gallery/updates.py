@@ -7,6 +7,7 @@ depends on them: what they miss the catalogue finds, only later and without a `f
 
 import asyncio
 import hmac
+import json
 import logging
 import mimetypes
 import time
@@ -16,9 +17,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from gallery import tokens
-from gallery.bot_api import BotApi, BotApiError, wait_politely
+from gallery.bot_api import NO_ANSWER, BotApi, BotApiError, wait_politely
 from gallery.errors import ApiError
-from gallery.files import MediaFile, clean_text, guess_type
+from gallery.files import MALFORMED, MESSAGE_ID_MAX, MediaFile, clean_line, clean_text, guess_type
 from gallery.index import BotFile, Index
 from gallery.settings import Settings
 
@@ -72,14 +73,17 @@ class Updates:
         try:
             message = next(update[kind] for kind in KINDS if kind in update)
             chat_id, message_id = int(message["chat"]["id"]), int(message["message_id"])
+            title = clean_line(message["chat"].get("title"))
             found = file_in(message)
-        except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+            if not 0 < message_id <= MESSAGE_ID_MAX:
+                raise ValueError
+        except (StopIteration, *MALFORMED) as error:
             log.info("an update of no use: %s", type(error).__name__)
             return
         if chat_id not in self._channels:
             return
-        if title := message["chat"].get("title"):
-            await self._index.set_title(chat_id, clean_text(title))
+        if title:
+            await self._index.set_title(chat_id, title)
         if found is not None:
             await self._index.put(*found)
         elif "edited_channel_post" in update:
@@ -88,7 +92,8 @@ class Updates:
     # -- by webhook ------------------------------------------------------------------------------
 
     def is_from_telegram(self, given_secret: str) -> bool:
-        return hmac.compare_digest(given_secret.encode(), self._secret.encode())
+        given = given_secret.encode(errors="surrogateescape")  # a header may hold any bytes
+        return hmac.compare_digest(given, self._secret.encode())
 
     async def _set_webhook(self) -> None:
         """Tell Telegram where we are, until it has understood."""
@@ -117,23 +122,31 @@ class Updates:
         trouble = _Trouble()
         while True:
             try:
-                updates = await self._api.call(
-                    "getUpdates",
-                    timeout_s=POLL_TIMEOUT_S + 10,
-                    offset=offset,
-                    timeout=POLL_TIMEOUT_S,
-                    allowed_updates=KINDS,
-                )
+                updates = await self._updates_from(offset)
             except BotApiError as error:
                 await wait_politely(error, trouble.wait_s(error))
                 continue
             trouble.is_over()
-            for update in updates:
+            for update_id, update in updates:
                 try:
                     await self.take(update)
                 except ApiError as error:
                     log.warning("an update is lost: %s", error.code)
-                offset = int(update["update_id"]) + 1
+                offset = update_id + 1
+
+    async def _updates_from(self, offset: int) -> list[tuple[int, Any]]:
+        """The updates that follow, each with its number; raise BotApiError."""
+        answer = await self._api.call(
+            "getUpdates",
+            timeout_s=POLL_TIMEOUT_S + 10,
+            offset=offset,
+            timeout=POLL_TIMEOUT_S,
+            allowed_updates=KINDS,
+        )
+        try:
+            return [(int(update["update_id"]), update) for update in answer]
+        except MALFORMED:
+            raise BotApiError(NO_ANSWER, "updates of another kind") from None
 
     # -- titles ----------------------------------------------------------------------------------
 
@@ -142,8 +155,8 @@ class Updates:
         for chat_id in self._channels:
             try:
                 chat = await self._api.call("getChat", chat_id=chat_id)
-                await self._index.set_title(chat_id, clean_text(chat["title"]))
-            except (ApiError, BotApiError, KeyError, TypeError) as error:
+                await self._index.set_title(chat_id, clean_line(chat["title"]))
+            except (ApiError, BotApiError, LookupError, TypeError) as error:
                 log.info("the title of %d stays unknown: %s", chat_id, error)
 
 
@@ -225,7 +238,7 @@ def file_in(message: Mapping[str, Any]) -> tuple[MediaFile, BotFile] | None:
             "has_thumbnail": "thumbnail" in media or "photo" in message,
         }
     )
-    return file, BotFile(str(media["file_id"]), str(media["file_unique_id"]))
+    return file, BotFile(clean_text(media["file_id"]), clean_text(media["file_unique_id"]))
 
 
 UPDATES: Final = web.AppKey("UPDATES", Updates)
@@ -237,8 +250,8 @@ async def receive_update(request: web.Request) -> web.Response:
     if not updates.is_from_telegram(request.headers.get("X-Telegram-Bot-Api-Secret-Token", "")):
         raise ApiError(403, "not_telegram", "This is for Telegram only.")
     try:
-        update = await request.clone(client_max_size=UPDATE_MAX_BYTES).json()
-    except (ValueError, web.HTTPRequestEntityTooLarge):
+        update = json.loads(await request.clone(client_max_size=UPDATE_MAX_BYTES).read())
+    except (RecursionError, ValueError, web.HTTPRequestEntityTooLarge):
         # Any other answer than success and Telegram sends the same thing again for a day.
         log.warning("an update that cannot be read is passed over")
     else:

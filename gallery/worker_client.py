@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
+from gallery.answers import read_json
 from gallery.errors import RETRY_AFTER_S, ApiError, worker_unreachable
-from gallery.files import MediaFile
+from gallery.files import MALFORMED, MESSAGE_ID_MAX, MediaFile, clean_line
 from gallery.tokens import listing_token
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ LISTING_TIMEOUT: Final = ClientTimeout(total=75, sock_connect=5)
 LISTING_LIMIT: Final = 100  # messages per request: what channels.getMessages takes at once
 # Gateways say these while the service behind them starts; so does a worker that is shutting down.
 ASLEEP_STATUSES: Final = (502, 503, 504)
+RETRY_AFTER_MAX_S: Final = 3600.0
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,14 @@ class WorkerClient:
                     f"{worker_url}/files/{chat_id}",
                     params={"after": after, "limit": limit},
                     headers={"Authorization": f"Bearer {token}"},
+                    allow_redirects=False,  # it is asked where the owner says, not where it says
                 ) as response:
                     if response.status == 200:
-                        return _parse_listing(await response.json())
+                        return _parse_listing(await read_json(response))
                     problem = await _refusal(response)
             except (ClientError, TimeoutError) as error:
                 log.warning("worker %s does not answer: %s", worker_url, type(error).__name__)
-            except (KeyError, TypeError, ValueError) as error:
+            except MALFORMED as error:
                 log.warning(
                     "worker %s lists in an unknown form: %s", worker_url, type(error).__name__
                 )
@@ -66,6 +69,8 @@ class WorkerClient:
 def _parse_listing(body: Mapping[str, Any]) -> Listing:
     following = body["next"]
     files = tuple(MediaFile.from_listing(item) for item in body["files"])
+    if following is not None and not 0 <= int(following) <= MESSAGE_ID_MAX:
+        raise ValueError
     return Listing(files, None if following is None else int(following))
 
 
@@ -83,13 +88,16 @@ async def _refusal(response: ClientResponse) -> ApiError:
             "channel_not_found",
             "The bot cannot see the channel: make it an administrator there.",
         )
+    if response.status in (301, 302, 303, 307, 308):
+        message = "WORKER_URL only leads on to another address: put that one there."
+        return ApiError(502, "worker_redirects", message)
     try:
-        reason = str((await response.json())["error"]["message"])
+        reason = clean_line((await read_json(response))["error"]["message"])
     except (ClientError, KeyError, TypeError, ValueError):
         reason = ""
     if response.status == 429 or (response.status in ASLEEP_STATUSES and reason):
         seconds = response.headers.get("Retry-After", "")
-        wait_s = float(seconds) if seconds.isdigit() else RETRY_AFTER_S
+        wait_s = min(float(seconds), RETRY_AFTER_MAX_S) if seconds.isdigit() else RETRY_AFTER_S
         return ApiError(503, "worker_busy", reason or "Telegram is busy.", retry_after_s=wait_s)
     if response.status in ASLEEP_STATUSES:
         return worker_unreachable()
