@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, DummyCookieJar, web, web_response
 
 from gallery.api import list_channels, list_files, show_file, sign_url
 from gallery.bot_api import BotApi
@@ -32,6 +32,7 @@ from gallery.catalogue import CATALOGUE, Catalogue
 from gallery.database import Database
 from gallery.health import STARTED, health
 from gallery.index import SCHEMA, Index
+from gallery.logs import set_up_logs
 from gallery.middleware import (
     CONTENT_POLICY,
     add_security_headers,
@@ -41,6 +42,7 @@ from gallery.middleware import (
     log_request,
 )
 from gallery.pages import PAGES, Pages, gallery_page, service_worker, static_file
+from gallery.sessions import ENDED_SESSIONS, EndedSessions
 from gallery.settings import SETTINGS, Settings, SettingsError
 from gallery.share_api import share_api_routes
 from gallery.share_store import SHARES, ShareStore
@@ -69,7 +71,7 @@ def create_app(settings: Settings) -> web.Application:
     app[CONTENT_POLICY] = content_policy(media_hosts)
     app[EMBED_POLICY] = content_policy(settings.worker_urls, settings.frame_ancestors)
     app[STARTED] = time.monotonic()
-    app.cleanup_ctx.extend([catalogue_lifespan, bot_api_lifespan, shares_lifespan])
+    app.cleanup_ctx.extend([catalogue_lifespan, bot_api_lifespan, kept_lifespan])
     app.on_response_prepare.append(add_security_headers)
     app.add_routes(routes())
     return app
@@ -85,7 +87,7 @@ def routes() -> list[web.RouteDef]:
         web.get(f"/api/files/{ids}", show_file),
         web.get(f"/api/files/{ids}/url", sign_url),
         web.get(f"/files/{ids}", send_small_file),
-        web.get(f"/files/{ids}/{{name}}", send_small_file),
+        web.get(f"/files/{ids}/{{name:[^/]+}}", send_small_file),
         web.post(WEBHOOK_PATH, receive_update),
         web.get("/sign-in", sign_in_page),
         web.post("/sign-in", sign_in),
@@ -103,7 +105,7 @@ async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     index = Index(Database(settings.database, SCHEMA), settings.channels)
     await index.open()
-    async with ClientSession(timeout=LISTING_TIMEOUT) as session:
+    async with ClientSession(timeout=LISTING_TIMEOUT, cookie_jar=DummyCookieJar()) as session:
         worker = WorkerClient(session, settings.worker_urls, settings.jwt_secret)
         catalogue = app[CATALOGUE] = Catalogue(settings.channels, worker, index)
         catalogue.start()
@@ -120,7 +122,7 @@ async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
             "SMALL_FILES=direct: whoever is signed in gets URLs that hold BOT_TOKEN, and with it"
             " the bot. They stay in histories and logs; take proxy unless you must."
         )
-    async with ClientSession() as session:
+    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
         api = BotApi(session, settings.bot_api_url, settings.bot_token)
         app[SMALL_FILES] = SmallFiles(api, index)
         updates = app[UPDATES] = make_updates(settings, api, index)
@@ -129,23 +131,29 @@ async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
         await updates.close()
 
 
-async def shares_lifespan(app: web.Application) -> AsyncIterator[None]:
-    """The list of shares lives in the index's file, in tables and on a connection of its own."""
+async def kept_lifespan(app: web.Application) -> AsyncIterator[None]:
+    """What was ended: in the index's file, but each in a table and on a connection of its own."""
     settings = app[SETTINGS]
     shares = app[SHARES] = ShareStore(settings.database, on_render=settings.on_render)
+    ended_sessions = app[ENDED_SESSIONS] = EndedSessions(settings.database)
+    await ended_sessions.open()
     yield
+    await ended_sessions.close()
     await shares.close()
 
 
 def main() -> None:
     """Serve until stopped. Exit status 2: the settings are wrong; 1: the port is taken."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         for problem in error.problems:
             print(f"backend: {problem}", file=sys.stderr)
         sys.exit(2)
+    set_up_logs([settings.bot_token.partition(":")[2], settings.jwt_secret])
+    # aiohttp tells its version and Python's to everybody. Answers to what is no HTTP go past all
+    # hooks, so it is the default that is changed.
+    web_response.SERVER_SOFTWARE = "Rangegram"  # type: ignore[attr-defined]
     log.info("gallery on http://%s:%d", settings.host, settings.port)
     try:
         web.run_app(

@@ -1,8 +1,9 @@
 """The gallery: the parts of backend.py, one purpose each.
 
 settings, errors, tokens, files,
-search                               values and decisions, without I/O
-shares, share_store                  links that open one file, and which of them were revoked
+search, logs                         values and decisions, without I/O
+shares                               links that open one file
+kept, share_store, sessions          which links and sessions were ended, in SQLite
 database, index                      what is known of the channels, in SQLite
 answers, worker_client, catalogue    what is in the channels; knows nothing of the visitor
 bot_api, updates                     what Telegram tells us itself

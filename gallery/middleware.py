@@ -14,7 +14,7 @@ from gallery.health import health
 from gallery.pages import PAGES, service_worker, static_file
 from gallery.settings import SETTINGS, Settings, is_loopback
 from gallery.shares import ID_CHARACTERS, SHARE_CHARACTERS
-from gallery.sign_in import is_signed_in, sign_in, sign_in_page, sign_out
+from gallery.sign_in import is_https, is_signed_in, sign_in, sign_in_page, sign_out
 from gallery.small_files import send_small_file
 from gallery.updates import receive_update
 from gallery.visitors import VISITOR_HANDLERS
@@ -56,7 +56,8 @@ async def log_request(request: web.Request, handler: Any) -> web.StreamResponse:
 
 
 def _path(request: web.Request) -> str:
-    return _SHARE_IN_PATH.sub(r"\1…", request.rel_url.raw_path)
+    # Written anew: a share whose letters were percent-encoded would not be known for one.
+    return _SHARE_IN_PATH.sub(r"\1…", quote(request.path))
 
 
 @web.middleware
@@ -118,14 +119,26 @@ def _refuse_foreign_names(request: web.Request, settings: Settings) -> None:
 
 
 CONTENT_POLICY: Final = web.AppKey("CONTENT_POLICY", str)
+SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(),"
+    " payment=(), usb=()",
+}
+YEAR_S: Final = 365 * 24 * 3600
 
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Nothing inline, nothing from elsewhere, media from the workers only, in no one's frame."""
     response.headers.setdefault("Content-Security-Policy", request.app[CONTENT_POLICY])
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "no-referrer")
-    response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if response.status >= 400:
+        response.headers.setdefault("Cache-Control", "no-store")
+    if is_https(request):
+        response.headers["Strict-Transport-Security"] = f"max-age={YEAR_S}"
 
 
 def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") -> str:

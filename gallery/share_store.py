@@ -1,32 +1,22 @@
 """Share store: the owner's list of shares and what was revoked, in SQLite.
 
-A share needs no row to work; a revoked one needs its row to stay revoked. All calls run in one
-thread of their own, on a connection of their own, so the event loop never waits for a disk.
+A share needs no row to work; a revoked one needs its row to stay revoked. When the database cannot
+answer nobody is let through.
 """
 
-import asyncio
-import logging
 import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from aiohttp import web
 
 from gallery.errors import ApiError
+from gallery.kept import MEMORY, KeptTable
 from gallery.shares import Share
-
-log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 SHARES_MAX: Final = 10_000  # rows, some 200 bytes each
 KEPT_AFTER_END_S: Final = 30 * 24 * 3600  # how long the owner's list still shows an ended share
-BUSY_TIMEOUT_S: Final = 5.0
-MEMORY: Final = ":memory:"
 # What a container's own layers and a machine's memory are called in /proc/mounts: gone with the
 # next deploy or restart. A disk that was mounted on purpose is none of these.
 PASSING_FILE_SYSTEMS: Final = frozenset({"overlay", "aufs", "tmpfs", "ramfs"})
@@ -54,14 +44,12 @@ class ListedShare:
     revoked: bool
 
 
-class ShareStore:
-    """Opens its database when first needed, and again after trouble with it."""
+class ShareStore(KeptTable):
+    """The owner's shares; raise ApiError whenever the database fails."""
 
     def __init__(self, database: str, *, on_render: bool) -> None:
-        self._database = database
+        super().__init__(database, "shares", _TABLE)
         self._on_render = on_render
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shares")
-        self._connection: sqlite3.Connection | None = None
 
     async def add(self, share: Share, name: str, now: float) -> None:
         """Put a new share into the owner's list; raise ApiError when the list is full."""
@@ -118,47 +106,6 @@ class ShareStore:
     async def is_durable(self) -> bool:
         """Whether what is revoked stays so after a restart or a deploy."""
         return await self._in_thread(lambda: is_durable(self._database, on_render=self._on_render))
-
-    async def close(self) -> None:
-        await self._in_thread(self._disconnect)
-        self._thread.shutdown(wait=False)
-
-    async def _run(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Do this in one transaction. When the database cannot answer nobody is let through."""
-
-        def transaction() -> Result:
-            try:
-                connection = self._connected()
-                with connection:
-                    return action(connection)
-            except (sqlite3.Error, OSError):
-                self._disconnect()
-                raise
-
-        try:
-            return await self._in_thread(transaction)
-        except (sqlite3.Error, OSError) as error:
-            log.error("shares: the database fails: %s", type(error).__name__)
-            raise ApiError(
-                503, "shares_unavailable", "Shared links cannot be checked now.", retry_after_s=5
-            ) from None
-
-    async def _in_thread(self, action: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            if self._database != MEMORY:
-                Path(self._database).parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self._database, timeout=BUSY_TIMEOUT_S)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute(_TABLE)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with closing(self._connection):
-                self._connection = None
 
 
 def _make_room(connection: sqlite3.Connection, now: float) -> None:

@@ -1,21 +1,23 @@
 """Sign-in: one password, a signed cookie, and patience after wrong guesses."""
 
+import asyncio
 import hmac
 import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
 from gallery.errors import ApiError
 from gallery.pages import PAGES
+from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS
-from gallery.tokens import SESSION_LIFETIME_S, session_is_valid, session_token
+from gallery.tokens import SESSION_LIFETIME_S, Session, read_session, session_token
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ COOKIE: Final = "rangegram_session"
 FAILURES_FORGOTTEN_S: Final = 900.0
 ADDRESSES_MAX: Final = 1000
 EVERYONE: Final = ""  # the address that counts the failures of all
+FORM_PATIENCE_S: Final = 10.0  # for a form of one line
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class _Patience:
 
 
 PATIENCE_PER_ADDRESS: Final = _Patience(free_failures=3, delay_max_s=60.0)
-# Addresses can be invented (see _client_address). This many guesses a minute are hopeless, and the
-# owner still gets a turn while somebody keeps trying.
+# Somebody may have many addresses. This many guesses a minute are hopeless, and the owner still
+# gets a turn while they are made.
 PATIENCE_WITH_EVERYONE: Final = _Patience(free_failures=30, delay_max_s=4.0)
 
 
@@ -93,6 +96,8 @@ async def sign_in(request: web.Request) -> web.Response:
     if password is None:
         raise web.HTTPSeeOther("/")
     gate, address = request.app[GATE], _client_address(request)
+    given = await _given_password(request)
+    # From here on nothing is awaited: of guesses sent side by side each sees the ones before it.
     wait_s = gate.wait_s(address)
     if wait_s:
         seconds = math.ceil(wait_s)
@@ -100,8 +105,7 @@ async def sign_in(request: web.Request) -> web.Response:
         response = _sign_in_form(request, note, status=429)
         response.headers["Retry-After"] = str(seconds)
         return response
-    given = (await request.post()).get("password", "")
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), password.encode()):
+    if not hmac.compare_digest(given, password.encode()):
         gate.failed(address)
         log.warning("sign-in failed from %s", address)
         return _sign_in_form(request, "That is not the password.", status=403)
@@ -120,19 +124,38 @@ async def sign_in(request: web.Request) -> web.Response:
 
 
 async def sign_out(request: web.Request) -> web.Response:
-    """POST /sign-out"""
+    """POST /sign-out: the session ends, also for whoever has a copy of the cookie."""
     refuse_other_sites(request)
+    session = _session(request)
+    if session is not None:
+        await request.app[ENDED_SESSIONS].add(session, time.time())
     redirect = web.HTTPSeeOther("/sign-in")
     redirect.del_cookie(COOKIE, path="/")
     raise redirect
 
 
 def is_signed_in(request: web.Request) -> bool:
+    return request.app[SETTINGS].gallery_password is None or _session(request) is not None
+
+
+def _session(request: web.Request) -> Session | None:
+    """The session of this visitor's cookie, if that is good."""
     settings = request.app[SETTINGS]
-    if settings.gallery_password is None:
-        return True
     cookie = request.cookies.get(COOKIE, "")
-    return session_is_valid(settings.jwt_secret, settings.gallery_password, cookie)
+    session = read_session(settings.jwt_secret, settings.gallery_password or "", cookie)
+    return None if session is None or session in request.app[ENDED_SESSIONS] else session
+
+
+async def _given_password(request: web.Request) -> bytes:
+    """What the form says, whatever was sent in its place; raise ApiError if nothing comes."""
+    try:
+        async with asyncio.timeout(FORM_PATIENCE_S):
+            form = await request.read()
+    except TimeoutError:
+        raise ApiError(408, "too_slow", "The form did not arrive.") from None
+    except web.RequestPayloadError:
+        raise ApiError(400, "bad_form", "The form cannot be read.") from None
+    return dict(parse_qsl(form.decode(errors="replace"))).get("password", "").encode()
 
 
 def _sign_in_form(request: web.Request, note: str = "", status: int = 200) -> web.Response:
@@ -148,9 +171,14 @@ def _next_path(request: web.Request) -> str:
 
 
 def is_https(request: web.Request) -> bool:
-    """Whether the browser came by https, to us or to the host's proxy in front of us."""
+    """Whether the browser came by https, to us or to the host's proxy in front of us.
+
+    A proxy that does not say so is believed to be what PUBLIC_URL names.
+    """
     forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
-    return request.secure or forwarded == "https"
+    public = urlsplit(request.app[SETTINGS].public_url or "")
+    is_public = not forwarded and (public.scheme, public.netloc) == ("https", request.host)
+    return request.secure or forwarded == "https" or is_public
 
 
 def refuse_other_sites(request: web.Request) -> None:
@@ -171,12 +199,26 @@ def refuse_other_sites(request: web.Request) -> None:
 
 
 def _client_address(request: web.Request) -> str:
-    """Who is guessing. Behind a host's proxy all have its address, so what it forwards counts.
+    """Who is guessing: the nearest address that nobody can make up.
 
-    Somebody who invents one gets a fresh allowance, but no more than everyone's together.
+    Each proxy appends who spoke to it to X-Forwarded-For, and before that stands whatever the
+    visitor wrote. It counts only if our neighbour is a proxy, which is one in our own network.
     """
-    forwarded = request.headers.get("X-Forwarded-For", "").partition(",")[0].strip()
+    address = _ip_address(request.remote or "")
+    if address is not None and not address.is_global:
+        lines = request.headers.getall("X-Forwarded-For", [])
+        chain = [_ip_address(entry) for entry in ",".join(lines).split(",")]
+        # Render's services stand behind Cloudflare and a proxy of Render's: two are appended.
+        appended = 2 if request.app[SETTINGS].on_render else 1
+        address = (chain[-appended] if len(chain) >= appended else None) or address
+    if isinstance(address, IPv6Address):  # whoever has one has the 2^64 beside it
+        return str(IPv6Network((int(address), 64), strict=False))
+    return str(address or "unknown")
+
+
+def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        return str(ip_address(forwarded))
+        address = ip_address(text.strip())
     except ValueError:
-        return request.remote or "unknown"
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

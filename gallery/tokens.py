@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import secrets
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
@@ -50,7 +52,7 @@ def small_file_token(secret: str, chat_id: int, message_id: int, exp: int) -> st
 
 def small_file_token_end(secret: str, chat_id: int, message_id: int, token: str) -> int | None:
     """Until when this token opens this file at the backend; None if it does not."""
-    claims = _claims(secret, token, audience="files")
+    claims = _claims(secret, token, "files")
     if claims is None or claims["sub"] != f"{chat_id}/{message_id}":
         return None
     return int(claims["exp"])
@@ -64,23 +66,34 @@ def webhook_secret(secret: str, bot_token: str) -> str:
     return hmac.new(secret.encode(), b"webhook\0" + bot_token.encode(), hashlib.sha256).hexdigest()
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a cookie of ours says: which session, from when, until when."""
+
+    id: str
+    issued_at: int
+    expires_at: int
+
+
 def session_token(secret: str, password: str, now: float) -> str:
     """What the cookie holds after signing in. Another password makes it worthless."""
     issued_at = int(now)
     claims = {"iss": "backend", "aud": "gallery", "sub": _password_mark(secret, password)}
     times = {"iat": issued_at, "exp": issued_at + SESSION_LIFETIME_S}
-    return jwt.encode({**claims, **times}, secret, "HS256")
+    return jwt.encode({**claims, **times, "jti": secrets.token_urlsafe(9)}, secret, "HS256")
 
 
-def session_is_valid(secret: str, password: str, token: str) -> bool:
-    """Whether this cookie was given out for this password and has not run out."""
-    claims = _claims(secret, token, audience="gallery")
+def read_session(secret: str, password: str, token: str) -> Session | None:
+    """The session of this cookie; None if it was not given out for this password or has run out."""
+    claims = _claims(secret, token, "gallery", "iat", "jti")
     if claims is None:
-        return False
-    return hmac.compare_digest(str(claims["sub"]), _password_mark(secret, password))
+        return None
+    if not hmac.compare_digest(str(claims["sub"]), _password_mark(secret, password)):
+        return None
+    return Session(str(claims["jti"]), int(claims["iat"]), int(claims["exp"]))
 
 
-def _claims(secret: str, token: str, audience: str) -> dict[str, Any] | None:
+def _claims(secret: str, token: str, audience: str, *also: str) -> dict[str, Any] | None:
     """What a token of ours for this audience says, if it is one and has not run out."""
     try:
         claims: dict[str, Any] = jwt.decode(
@@ -89,9 +102,9 @@ def _claims(secret: str, token: str, audience: str) -> dict[str, Any] | None:
             algorithms=["HS256"],
             issuer="backend",
             audience=audience,
-            options={"require": ["exp", "aud", "sub"]},
+            options={"require": ["exp", "aud", "sub", *also]},
         )
-    except jwt.InvalidTokenError:
+    except (jwt.InvalidTokenError, UnicodeEncodeError):  # a cookie may hold any bytes
         return None
     return claims
 

@@ -40,7 +40,7 @@ from gallery.tokens import (
     SESSION_LIFETIME_S,
     file_token,
     listing_token,
-    session_is_valid,
+    read_session,
     session_token,
 )
 from telegram_simulator.content import BytesContent
@@ -268,17 +268,17 @@ def test_a_listing_token_opens_no_file() -> None:
 def test_a_session_ends_with_its_password_its_secret_and_its_time() -> None:
     now = time.time()
     token = session_token(JWT_SECRET, PASSWORD, now)
-    assert session_is_valid(JWT_SECRET, PASSWORD, token)
-    assert not session_is_valid(JWT_SECRET, "another password", token)
-    assert not session_is_valid(JWT_SECRET[::-1], PASSWORD, token)
+    assert read_session(JWT_SECRET, PASSWORD, token)
+    assert not read_session(JWT_SECRET, "another password", token)
+    assert not read_session(JWT_SECRET[::-1], PASSWORD, token)
     old = session_token(JWT_SECRET, PASSWORD, now - SESSION_LIFETIME_S - 1)
-    assert not session_is_valid(JWT_SECRET, PASSWORD, old)
+    assert not read_session(JWT_SECRET, PASSWORD, old)
 
 
 def test_a_worker_token_is_no_session() -> None:
     token = file_token(JWT_SECRET, CHAT_ID, 7, time.time())
-    assert not session_is_valid(JWT_SECRET, PASSWORD, token)
-    assert not session_is_valid(JWT_SECRET, PASSWORD, "")
+    assert not read_session(JWT_SECRET, PASSWORD, token)
+    assert not read_session(JWT_SECRET, PASSWORD, "")
 
 
 # -- Files -------------------------------------------------------------------------------------

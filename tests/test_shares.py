@@ -34,8 +34,9 @@ from yarl import URL
 import backend
 from gallery import share_store, tokens, visitors
 from gallery.files import MediaFile
+from gallery.kept import MEMORY
 from gallery.settings import Settings, SettingsError
-from gallery.share_store import MEMORY, SHARES_MAX, ShareStore, is_durable
+from gallery.share_store import SHARES_MAX, ShareStore, is_durable
 from gallery.shares import (
     DEFAULT_LIFETIME_S,
     ID_CHARACTERS,
@@ -715,7 +716,7 @@ async def test_scripts_of_other_sites_may_ask_for_ranges(house: House, film: Pos
         ("video_2026-01-02.mp4", "A caption\nmore", "A caption"),
         ("", "", "Film"),
         (".mp4", "Said so", "Said so"),
-        ("line\nbreak\x07.mp4", "", "linebreak"),
+        ("line\nbreak\x07.mp4", "", "line break"),
     ],
 )
 def test_titles(name: str, caption: str, title: str) -> None:

@@ -29,7 +29,7 @@ from gallery.files import MediaFile
 from gallery.index import Query
 from gallery.settings import Settings, SettingsError
 from gallery.tokens import (
-    session_is_valid,
+    read_session,
     small_file_token,
     small_file_token_end,
     webhook_secret,
@@ -449,6 +449,6 @@ def test_tokens_for_small_files_are_for_nothing_else() -> None:
     assert small_file_token_end(JWT_SECRET, -1001, 7, token) == 4_000_000_000
     assert small_file_token_end(JWT_SECRET, -1001, 8, token) is None
     assert small_file_token_end(JWT_SECRET[::-1], -1001, 7, token) is None
-    assert not session_is_valid(JWT_SECRET, "password", token)
+    assert not read_session(JWT_SECRET, "password", token)
     with pytest.raises(jwt.InvalidAudienceError):
         jwt.decode(token, JWT_SECRET, algorithms=["HS256"], audience="worker")
