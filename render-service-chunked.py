@@ -79,7 +79,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import cryptg  # Telethon would do without, by AES in pure Python, 200 times too slow for video
@@ -336,8 +336,7 @@ class ByteRange:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What one `upload.getFile` asks for: `size` bytes at a multiple of `size`."""
 
     offset: int
@@ -791,6 +790,7 @@ LISTING_LIMIT_MAX = 200
 VIEWER_MIN_BYTES = 2 * CHUNK_MIN_BYTES
 """What the memory budget must spare for each viewer: one chunk being sent and one on its way."""
 
+UNSENT_MAX_BYTES = 256 * KIB
 FIRST_BYTE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0)
 
 _STARTED = web.RequestKey("started", float)
@@ -1066,6 +1066,7 @@ class Worker:
         """Send the status line and the headers; nothing when they are out."""
         if not response.prepared:
             self._first_bytes.observe(time.monotonic() - request[_STARTED])
+            _limit_unsent(request)
             await response.prepare(request)
 
     # -- what every response shares ----------------------------------------------------------
@@ -1275,14 +1276,23 @@ def _json_error(status: int, code: str, message: str) -> web.Response:
     return web.json_response(body, status=status, headers={hdrs.CACHE_CONTROL: "no-store"})
 
 
+def _limit_unsent(request: web.Request) -> None:
+    """Keep the kernel from taking megabytes that a stalled or leaving viewer never gets."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS
+        _set_option(request, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX_BYTES)
+
+
 def _reset_connection(request: web.Request) -> None:
-    transport = request.transport
-    if transport is None:
-        return
-    if (sock := transport.get_extra_info("socket")) is not None:
+    _set_option(request, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if request.transport:
+        request.transport.abort()
+
+
+def _set_option(request: web.Request, level: int, option: int, value: int | bytes) -> None:
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is not None:
         with contextlib.suppress(OSError):  # the client may have closed it first
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+            sock.setsockopt(level, option, value)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -1407,7 +1417,7 @@ EDGE_BYTES = 2 * MIB
 """The ends of a file: its index (`moov`, Cues) is in one of them and is asked for at every start
 and every seek, so they are given up last."""
 IDLE_BASE_BYTES = 4 * MIB
-IDLE_PER_READER_BYTES = 2 * MIB
+IDLE_PER_READER_BYTES = MIB
 """What stays in memory once nobody reads it, within the budget: enough for the ends of a few films
 and for viewers who follow one another, and no more than that, since a small host has little."""
 
@@ -2736,6 +2746,8 @@ class _Wire(asyncio.BufferedProtocol):
 class _State(MTProtoState):  # type: ignore[misc]  # Telethon has no types
     """Telethon's protocol state, taking long packets as the wire decrypted them."""
 
+    _highest_remote_id: int
+
     def decrypt_message_data(self, packet: bytes | _SealedPacket) -> Any:
         """The message in a packet, None for one to be ignored; raises Telethon's SecurityError.
 
@@ -2752,9 +2764,10 @@ class _State(MTProtoState):  # type: ignore[misc]  # Telethon has no types
         if session_id != self.id or message_id % 2 == 0 or not 12 <= padding <= 1024:
             raise telethon_errors.SecurityError("a packet of another session, or a malformed one")
         ahead_s = (message_id >> 32) - (time.time() + self.time_offset)
-        if message_id in self._recent_remote_ids or not (
-            -MSG_TOO_OLD_DELTA <= ahead_s <= MSG_TOO_NEW_DELTA
-        ):
+        is_repeated = (
+            message_id <= self._highest_remote_id and message_id in self._recent_remote_ids
+        )
+        if is_repeated or not -MSG_TOO_OLD_DELTA <= ahead_s <= MSG_TOO_NEW_DELTA:
             self._count_ignored()
             return None
         self._recent_remote_ids.append(message_id)
