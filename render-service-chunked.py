@@ -1457,10 +1457,12 @@ class ChunkCache:
         self._fetcher = fetcher
         self.budget_bytes = budget_bytes
         self._entries: dict[tuple[tuple[int, str], Chunk], CacheEntry] = {}
-        # Entries that nobody reads, the longest unread first; the middles of films go before edges.
+        # Entries that nobody reads, the longest unread first; the middles of films go before edges
+        # as long as those leave them half of the room.
         self._idle: OrderedDict[CacheEntry, None] = OrderedDict()
         self._idle_edges: OrderedDict[CacheEntry, None] = OrderedDict()
         self.idle_bytes = 0
+        self._idle_edge_bytes = 0
         self.readers = 0
         self.resting_readers = 0  # those of them that gave their window up
         self.held_bytes = 0
@@ -1547,23 +1549,30 @@ class ChunkCache:
 
     def _pin(self, entry: CacheEntry) -> None:
         if not entry.readers and entry.body is not None:
-            (self._idle_edges if entry.is_edge else self._idle).pop(entry)
-            self.idle_bytes -= entry.chunk.size
+            self._take_from_idle(entry)
         entry.readers += 1
         entry.request.wanted = True
 
     def _make_idle(self, entry: CacheEntry) -> None:
         (self._idle_edges if entry.is_edge else self._idle)[entry] = None
         self.idle_bytes += entry.chunk.size
+        self._idle_edge_bytes += entry.chunk.size if entry.is_edge else 0
         self._evict()
+
+    def _take_from_idle(self, entry: CacheEntry) -> None:
+        del (self._idle_edges if entry.is_edge else self._idle)[entry]
+        self.idle_bytes -= entry.chunk.size
+        self._idle_edge_bytes -= entry.chunk.size if entry.is_edge else 0
 
     def _evict(self) -> None:
         idle_max_bytes = IDLE_BASE_BYTES + IDLE_PER_READER_BYTES * self.readers
         while self.idle_bytes and (
             self.held_bytes > self.budget_bytes or self.idle_bytes > idle_max_bytes
         ):
-            entry, _ = (self._idle or self._idle_edges).popitem(last=False)
-            self.idle_bytes -= entry.chunk.size
+            are_edges_many = self._idle_edge_bytes > idle_max_bytes // 2
+            victims = self._idle_edges if are_edges_many or not self._idle else self._idle
+            entry = next(iter(victims))
+            self._take_from_idle(entry)
             self._forget(entry)
 
     async def close(self) -> None:

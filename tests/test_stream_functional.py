@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from telegram_simulator.content import BytesContent, SyntheticContent
 from telegram_simulator.faults import Fault
-from telegram_simulator.world import PhotoSize
+from telegram_simulator.world import PhotoSize, Post
 
 MIB = 1 << 20
 SIZE = 5 * MIB + 12_345
@@ -575,3 +575,23 @@ async def test_a_film_replaced_in_mid_stream_never_mixes(stage: Stage, viewer: V
         stage.telegram.world.expire_references(post.media.id)
         assert await broke_off(response, body)
     assert bytes(body) == film_bytes(0, len(body), 12 * MIB)
+
+
+async def test_what_was_just_read_is_still_there_after_the_starts_of_many_films(
+    stage: Stage, viewer: Viewer
+) -> None:
+    """The ends of films are kept longer, but never at the cost of all else."""
+    post = stage.post_synthetic(64 * MIB)
+    for _ in range(8):
+        other = stage.post_synthetic(64 * MIB)
+        await read_part(viewer, stage, other, 0, MIB)
+    await read_part(viewer, stage, post, 30 * MIB, 30 * MIB + 1000)
+    served = stage.served(post)
+    await read_part(viewer, stage, post, 30 * MIB, 30 * MIB + 1000)
+    assert stage.served(post) == served
+
+
+async def read_part(viewer: Viewer, stage: Stage, post: Post, start: int, stop: int) -> None:
+    headers = {"Range": f"bytes={start}-{stop - 1}"}
+    body = await (await viewer.get(stage.path(post), headers=headers)).read()
+    assert len(body) == stop - start
