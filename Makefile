@@ -42,8 +42,15 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-bench: venv  ## measure the gallery's index; the figures are printed
+# The worker is measured in an environment of its own: the tests' has packages that cost it memory.
+bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; results in benchmarks/results
 	$(VENV)/bin/python benchmarks/gallery_index.py
+	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
+
+$(VENV)-worker/.installed: requirements.txt
+	@$(PYTHON) -m venv $(VENV)-worker
+	@$(VENV)-worker/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
 
 screenshots: venv browsers  ## take the pictures in docs/images anew
 	$(VENV)/bin/python tools/screenshots.py
@@ -67,4 +74,4 @@ browsers:
 	fi
 
 clean:  ## remove what was made: the environment, the demo's films, caches
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-worker .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
