@@ -7,7 +7,7 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench screenshots lighthouse venv browsers clean
+.PHONY: help demo test check format lock audit bench screenshots lighthouse venv browsers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -35,12 +35,23 @@ format: venv  ## put everything in shape
 
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@echo "Installing into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+# For every platform and Python at once, so that the locks are the same whoever makes them.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --generate-hashes --custom-compile-command "make lock"
+
+lock: venv  ## renew requirements*.lock: after a change of requirements*.txt, and now and then
+	$(COMPILE) requirements.txt -o requirements.lock
+	$(COMPILE) requirements-dev.txt -o requirements-dev.lock
+
+audit: venv  ## known vulnerabilities of all that is locked, licences of all that ships
+	$(VENV)/bin/python tools/audit.py
 
 # The worker is measured in an environment of its own: the tests' has packages that cost it memory.
 bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; results in benchmarks/results
