@@ -832,7 +832,7 @@ class Worker:
         post = chat + r"/{message_id:[1-9][0-9]{0,9}}"
         return [
             web.get(f"/stream/{post}", self.stream_file),
-            web.get(f"/stream/{post}/{{filename}}", self.stream_file),
+            web.get(f"/stream/{post}/{{filename:[^/]+}}", self.stream_file),
             web.get(f"/thumbnail/{post}", self.thumbnail),
             web.get(f"/files/{chat}", self.list_files),
             web.get("/health", self.health),

@@ -595,3 +595,9 @@ async def read_part(viewer: Viewer, stage: Stage, post: Post, start: int, stop: 
     headers = {"Range": f"bytes={start}-{stop - 1}"}
     body = await (await viewer.get(stage.path(post), headers=headers)).read()
     assert len(body) == stop - start
+
+
+async def test_a_name_with_braces_is_a_name_like_any_other(stage: Stage, viewer: Viewer) -> None:
+    post = stage.post_synthetic(1000)
+    path = stage.path(post).replace("?", "/film %7B2026%7D.mp4?")
+    assert (await viewer.head(path)).status == 200
