@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .cost import PIECE_BYTES, floor_ms
-from .figures import MIB, Spread, Table
+from .figures import MIB, Spread
 from .stage import Setup
 
 NOISE_BYTES = 128 * MIB
@@ -35,10 +35,10 @@ def noise_ms(setup: Setup) -> float:
     return floor_ms(setup, NOISE_BYTES, PIECE_BYTES)
 
 
-def describe(setup: Setup, noise: Sequence[float]) -> Table:
+def describe(setup: Setup, noise: Sequence[float]) -> dict[str, str]:
     spread = Spread.of(noise)
     swing = (spread.high - spread.low) / spread.median
-    facts = {
+    return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": f"{_cpu_model()}, {os.cpu_count()} cores, {platform.system()}",
         "cores": "the worker on one; simulator, viewers and browser on another"
@@ -52,7 +52,6 @@ def describe(setup: Setup, noise: Sequence[float]) -> Table:
         f" {spread.show(2)} ms of CPU per MiB, a swing of {swing:.0%};"
         f" load at the end {os.getloadavg()[0]:.1f}",
     }
-    return Table("Conditions", "", ["", ""], [list(fact) for fact in facts.items()])
 
 
 def _cpu_model() -> str:

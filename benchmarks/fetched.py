@@ -27,7 +27,7 @@ TAB_BUFFER_BYTES = 128 << 10
 """The socket buffer of the viewer who reads slowly, so that the kernel hoards little for it."""
 HEAD_BYTES, INDEX_BYTES = 64 << 10, 500_000
 CROWD = 50
-CROWD_BYTES = 24 * MIB
+CROWD_BYTES = 16 * MIB
 CROWD_PATIENCE_S = 60.0
 
 
@@ -144,7 +144,7 @@ class Habit:
 
 
 PLAY = Habit("played through", play_through, film_bytes=PLAYED_BYTES)
-ALONE = Habit("24 MiB, one viewer", watch_alone)
+ALONE = Habit("16 MiB, one viewer", watch_alone)
 IN_STEP = Habit(f"the same, {CROWD} viewers at once", watch_in_step)
 HABITS = (
     PLAY,

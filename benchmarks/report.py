@@ -31,17 +31,22 @@ def promises_table(promises: Sequence[Promise]) -> Table:
     )
 
 
-def write(folder: Path, conditions: Table, findings: Mapping[str, Findings]) -> None:
+def conditions_table(conditions: Mapping[str, str]) -> Table:
+    return Table("Conditions", "", ["", ""], list(conditions.items()))
+
+
+def write(folder: Path, conditions: Mapping[str, str], findings: Mapping[str, Findings]) -> None:
     """`streaming.md` to read, `streaming.json` to compute with, `streaming.png` to look at."""
     folder.mkdir(parents=True, exist_ok=True)
     promises = [promise for found in findings.values() for promise in found.promises]
     tables = [table for found in findings.values() for table in found.tables]
-    text = "\n".join(show(table) for table in (promises_table(promises), conditions, *tables))
+    tables[:0] = [promises_table(promises), conditions_table(conditions)]
+    text = "\n".join(show(table) for table in tables)
     head = f"# Streaming, measured\n\nWritten by `{COMMAND}`.\n\n![Four charts](streaming.png)\n\n"
     (folder / "streaming.md").write_text(head + text)
     figures = {name: found.raw for name, found in findings.items()}
     raw = {
-        "conditions": {row[0]: row[1] for row in conditions.rows},
+        "conditions": dict(conditions),
         "promises": [
             {"promise": each.what, "limit": each.limit, "runs": each.runs, "met": each.is_met}
             for each in promises

@@ -29,16 +29,17 @@ from . import cost, crowds, fetched, first_byte, first_frame, report, throughput
 from .conditions import describe, noise_ms
 from .figures import Findings
 from .stage import REPOSITORY, Cores, Setup, StageFailed, pin
+from .viewers import Refused
 
 MEASUREMENTS: Mapping[str, Callable[[Setup], Findings]] = {
     "first-byte": first_byte.measure,
     "throughput": throughput.measure,
-    "bots": throughput.measure_bots,
     "cpu": cost.measure_cpu,
-    "memory": cost.measure_memory,
     "fetched": fetched.measure,
+    "memory": cost.measure_memory,
     "crowds": crowds.measure,
     "first-frame": first_frame.measure,
+    "bots": throughput.measure_bots,
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,13 +59,13 @@ def main() -> int:
         noise.append(noise_ms(setup))
         try:
             findings[name] = measure(name, setup)
-        except StageFailed as problem:
+        except (StageFailed, Refused, OSError) as problem:
             print(f"{name}: {problem}", file=sys.stderr)
             return 2
         print("\n".join(report.show(table) for table in findings[name].tables))
     conditions = describe(setup, noise)
     promises = [promise for found in findings.values() for promise in found.promises]
-    print(report.show(conditions))
+    print(report.show(report.conditions_table(conditions)))
     print(report.show(report.promises_table(promises)))
     if findings.keys() == MEASUREMENTS.keys():
         report.write(options.results, conditions, findings)
@@ -128,4 +129,7 @@ def positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
