@@ -6,7 +6,8 @@ It hangs on the Bot API's server and opens to this machine only.
     POST /simulator/counters/reset
     GET  /simulator/posts               channels and posts, with the ids of their files
     POST /simulator/trouble             any of {"round_trip_s": 0.08, "bytes_per_second": 5e6,
-                                        "down": [4], "faults": [{"kind": "cut_during", ...}]};
+                                        "down": [4], "silent": [4], "clock_ahead_s": 600,
+                                        "faults": [{"kind": "cut_during", ...}]};
                                         a fault has the fields of `faults.Fault`; "faults" adds
                                         to the plan, an empty list empties it
     POST /simulator/expire-references   {"file_ids": [...]}, or {} for every file
@@ -99,28 +100,40 @@ def count_report(counters: Counters) -> dict[str, Any]:
 def apply_trouble(trouble: Trouble, wanted: dict[str, Any]) -> None:
     """Change what is named, after all of it was found good. Raises HTTPBadRequest."""
     try:
-        known = {"round_trip_s", "bytes_per_second", "down", "faults"}
+        known = {
+            *("round_trip_s", "bytes_per_second", "down", "silent", "clock_ahead_s", "faults"),
+        }
         if unknown := wanted.keys() - known:
             raise ValueError(f"no such trouble: {', '.join(sorted(unknown))}")
         round_trip_s = _positive(wanted.get("round_trip_s", trouble.round_trip_s))
         rate = wanted.get("bytes_per_second", trouble.bytes_per_second)
         rate = None if not rate else _positive(rate)
         down = {int(dc_id) for dc_id in wanted.get("down", trouble.down)}
+        silent = {int(dc_id) for dc_id in wanted.get("silent", trouble.silent)}
+        clock_ahead_s = _number(wanted.get("clock_ahead_s", trouble.clock_ahead_s))
         faults = [Fault(**fault) for fault in wanted.get("faults", ())]
         if any(fault.kind not in get_args(FaultKind) for fault in faults):
             raise ValueError(f"a fault's kind is one of {', '.join(get_args(FaultKind))}")
     except (TypeError, ValueError) as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
-    trouble.round_trip_s, trouble.bytes_per_second, trouble.down = round_trip_s, rate, down
+    trouble.round_trip_s, trouble.bytes_per_second = round_trip_s, rate
+    trouble.down, trouble.silent, trouble.clock_ahead_s = down, silent, clock_ahead_s
     if "faults" in wanted and not faults:
         trouble.faults.clear()
     trouble.faults.extend(faults)
 
 
 def _positive(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("numbers are not negative")
+    return number
+
+
+def _number(value: Any) -> float:
     number = float(value)
-    if not math.isfinite(number) or number < 0:
-        raise ValueError("numbers are finite and not negative")
+    if not math.isfinite(number):
+        raise ValueError("numbers are finite")
     return number
 
 

@@ -203,6 +203,9 @@ class DataCentre:
         if key.users.get(link):
             key.users[link] -= 1
 
+    def now(self) -> float:
+        return self.shared.trouble.now()
+
     async def invoke(self, session: Session, request: Any) -> Outcome:
         return await methods.invoke(methods.Call(self, session), request)
 
@@ -256,7 +259,7 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._framing: Framing = Intermediate()
-        self._handshake = Handshake(dc.id, self._shared.server_key, dc.keys.__contains__)
+        self._handshake = Handshake(dc.id, self._shared.server_key, dc.keys.__contains__, dc.now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = asyncio.Lock()
         self._line = Line()
@@ -290,6 +293,8 @@ class Connection:
             await self._wind_up()
 
     async def _receive(self, packet: bytes) -> None:
+        if self._dc.id in self._shared.trouble.silent:
+            return
         arrived = asyncio.get_running_loop().time()
         if (rate := self._shared.trouble.bytes_per_second) is not None:
             await self._line.carry(len(packet), rate)
@@ -302,7 +307,7 @@ class Connection:
         key = self._dc.keys.get(key_id)
         if key is None:
             log.warning("data centre %d does not know the key of a client", self._dc.id)
-            await self._refuse(KEY_NOT_FOUND)
+            await self.refuse(KEY_NOT_FOUND)
             return
         try:
             envelope: Envelope = open_envelope(key, packet)
@@ -321,7 +326,7 @@ class Connection:
             body = self._handshake.answer(packet[20 : 20 + length])
         except HandshakeRefused as error:
             log.warning("handshake refused: %s", error)
-            await self._refuse(error.code)
+            await self.refuse(error.code)
             return
         if (new_key := self._handshake.new_key) is not None:
             self._dc.add_key(AuthKey.from_handshake(new_key))
@@ -331,7 +336,8 @@ class Connection:
         async with self._sending:
             await self._write((head, len(body).to_bytes(4, "little"), body))
 
-    async def _refuse(self, code: int) -> None:
+    async def refuse(self, code: int) -> None:
+        """Say an error by the transport, and hang up."""
         async with self._sending:
             await self._write(error_packet(code))
         self.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-FaultKind = Literal["error", "cut_before", "cut_during", "cut_after", "silence", "short"]
+FaultKind = Literal["error", "cut_before", "cut_during", "cut_after", "refuse", "silence", "short"]
 
 
 @dataclass(slots=True)
@@ -40,14 +41,22 @@ class Trouble:
     """The network and the moods of the server; plain attributes, free to change at any time.
 
     `round_trip_s` delays every answer; `bytes_per_second` is the line of one TCP connection, both
-    ways of it together; `down` names data centres that accept no connection and drop the old ones.
+    ways of it together; `down` names data centres that accept no connection and drop the old ones,
+    `silent` those that accept whatever comes and say nothing; `clock_ahead_s` is how far the
+    server's clock runs ahead of this machine's, which is how a client with a wrong clock sees it.
     """
 
     def __init__(self) -> None:
         self.round_trip_s = 0.0
         self.bytes_per_second: float | None = None
         self.down: set[int] = set()
+        self.silent: set[int] = set()
+        self.clock_ahead_s = 0.0
         self.faults: list[Fault] = []
+
+    def now(self) -> float:
+        """Unix time by the server's clock."""
+        return time.time() + self.clock_ahead_s
 
     def plan(self, fault: Fault) -> Fault:
         self.faults.append(fault)

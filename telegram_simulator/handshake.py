@@ -105,10 +105,17 @@ class NewKey:
 class Handshake:
     """The three questions of a client on one connection, answered in order."""
 
-    def __init__(self, dc_id: int, key: ServerKey, has_key: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        dc_id: int,
+        key: ServerKey,
+        has_key: Callable[[int], bool],
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._dc_id = dc_id
         self._key = key
         self._has_key = has_key
+        self._now = now
         self._nonce = self._server_nonce = 0
         self._new_nonce = b""
         self._primes = (0, 0)
@@ -170,7 +177,7 @@ class Handshake:
                 g=DH_GENERATOR,
                 dh_prime=DH_PRIME.to_bytes(256, "big"),
                 g_a=g_a.to_bytes(256, "big"),
-                server_time=int(time.time()),
+                server_time=int(self._now()),
             )
         )
         hashed = _sha1(answer) + answer

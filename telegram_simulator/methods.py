@@ -10,7 +10,6 @@ import hashlib
 import logging
 import secrets
 import struct
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -170,7 +169,7 @@ async def invoke(call: Call, request: Any) -> Outcome:
         return Outcome(body)
     if fault.kind == "short":
         return Outcome(body.halved() if isinstance(body, FileChunk) else body)
-    return Outcome(body, cut=fault.kind)
+    return Outcome(body, cut=fault.kind, refusal=fault.code)
 
 
 WRAPPERS = (
@@ -249,7 +248,7 @@ def _file_id(request: Any) -> int | None:
 
 @method(functions.help.GetConfigRequest, needs_login=False)
 async def get_config(call: Call, request: Any) -> Any:
-    now = int(time.time())
+    now = int(call.dc.now())
     return types.Config(
         date=datetime.fromtimestamp(now, UTC),
         expires=datetime.fromtimestamp(now + CONFIG_TERM_S, UTC),

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import secrets
 import struct
-import time
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
@@ -203,7 +202,7 @@ class Answer:
         return (struct.pack("<Iq", RPC_RESULT, self.request_id), *self.result.parts())
 
 
-Cut = Literal["cut_before", "cut_during", "cut_after", "silence"]
+Cut = Literal["cut_before", "cut_during", "cut_after", "refuse", "silence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +212,7 @@ class Outcome:
     result: Body
     failed: bool = False
     cut: Cut | None = None
+    refusal: int = 0  # what `refuse` says
 
 
 def serialise(value: Any) -> Plain:
@@ -305,6 +305,8 @@ class Link(Protocol):
 
     async def resend(self, session: Session, sent: Sent) -> None: ...
 
+    async def refuse(self, code: int) -> None: ...
+
     def close(self) -> None: ...
 
     def close_after(self, delay_s: float) -> None: ...
@@ -312,6 +314,8 @@ class Link(Protocol):
 
 class Rpc(Protocol):
     """What answers the requests of a session: a data centre."""
+
+    def now(self) -> float: ...
 
     def begin_request(self, key: AuthKey, link: Link) -> RpcFailure | None: ...
 
@@ -393,7 +397,7 @@ class Session:
             self._take(link, each, arrived)
 
     def _trouble_with_id(self, message: Message) -> int | None:
-        sent_s, now_s = message.id >> 32, time.time()
+        sent_s, now_s = message.id >> 32, self._rpc.now()
         if sent_s < now_s - TOO_OLD_S:
             return ID_TOO_LOW
         if sent_s > now_s + TOO_NEW_S:
@@ -544,6 +548,9 @@ class Session:
 
     async def _deliver(self, link: Link, request_id: int, outcome: Outcome, arrived: float) -> None:
         await link.wait_round_trip(arrived)
+        if outcome.cut == "refuse":
+            await link.refuse(outcome.refusal)
+            return
         if outcome.cut == "cut_before":
             link.close()
         if request_id in self._dropped or outcome.cut in ("cut_before", "silence"):
@@ -564,7 +571,7 @@ class Session:
 
         Ids end in binary 01 for replies and 11 for the rest, and always grow.
         """
-        msg_id = (int(time.time() * (1 << 32)) & ~3) | (1 if reply else 3)
+        msg_id = (int(self._rpc.now() * (1 << 32)) & ~3) | (1 if reply else 3)
         if msg_id <= self._last_msg_id:
             msg_id = (self._last_msg_id & ~3) + 4 | (1 if reply else 3)
         self._last_msg_id = msg_id
