@@ -150,7 +150,7 @@ def main() -> None:
         for problem in error.problems:
             print(f"backend: {problem}", file=sys.stderr)
         sys.exit(2)
-    set_up_logs([settings.bot_token.partition(":")[2], settings.jwt_secret])
+    set_up_logs([settings.bot_token.partition(":")[2], *settings.jwt_secrets])
     # aiohttp tells its version and Python's to everybody. Answers to what is no HTTP go past all
     # hooks, so it is the default that is changed.
     web_response.SERVER_SOFTWARE = "Rangegram"  # type: ignore[attr-defined]

@@ -388,7 +388,7 @@ def trouble(options: argparse.Namespace) -> list[str]:
 def start_worker(start: Children, environment: Mapping[str, str], logs: Path) -> str:
     """Start it and wait until it serves; its address."""
     port = free_port()
-    settings = {**environment, "HOST": HOST, "PORT": str(port)}
+    settings = {**environment, "SESSION_FILE": "none", "HOST": HOST, "PORT": str(port)}
     start("worker", ["render-service-chunked.py"], settings, logs / "worker.log")
     wait_until_it_answers("worker", port, start.check)
     return f"http://{HOST}:{port}"

@@ -49,6 +49,7 @@ import contextlib
 import importlib
 import importlib.util
 import itertools
+import json
 import logging
 import math
 import mimetypes
@@ -79,13 +80,21 @@ from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import IO, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows: no lock on the session file, no limit on open files to raise
+    fcntl = resource = None  # type: ignore[assignment]
 
 import cryptg  # Telethon would do without, by AES in pure Python, 200 times too slow for video
 import jwt
-from aiohttp import hdrs, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from telethon import errors as telethon_errors
+from telethon.crypto import AuthKey
 from telethon.crypto import rsa as telethon_rsa
 from telethon.extensions import BinaryReader
 from telethon.extensions.messagepacker import MessagePacker
@@ -132,6 +141,8 @@ TELEGRAM = DataCentre(2, "149.154.167.51", 443)
 """Telegram's own entrance; it says where the other data centres are (help.getConfig)."""
 
 JWT_SECRET_MIN_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits
+JWT_SECRETS_MAX = 2  # the one that signs, and the one before it
+SESSION_FILE_NAME = "rangegram-worker.session"
 MEMORY_BUDGET_MIN_MB = 4
 IN_FLIGHT_MOST_MB = 64
 
@@ -143,8 +154,10 @@ class Settings:
     api_id: int
     api_hash: str = field(repr=False)
     bot_tokens: tuple[str, ...] = field(repr=False)
-    jwt_secret: str = field(repr=False)
+    jwt_secrets: tuple[str, ...] = field(repr=False)
     session_strings: tuple[str, ...] = field(default=(), repr=False)
+    session_file: Path | None = None
+    public_url: str = ""
     host: str = "0.0.0.0"
     port: int = 10000
     allowed_origins: tuple[str, ...] = ("*",)
@@ -160,6 +173,8 @@ class Settings:
         "BOT_TOKEN",
         "JWT_SECRET",
         "SESSION_STRING",
+        "SESSION_FILE",
+        "PUBLIC_URL",
         "HOST",
         "PORT",
         "ALLOWED_ORIGINS",
@@ -184,8 +199,10 @@ class Settings:
             bot_tokens=reader.words(
                 "BOT_TOKEN", r"[0-9]+:[\w-]+", "123456:letters, from @BotFather"
             ),
-            jwt_secret=reader.jwt_secret(),
+            jwt_secrets=reader.jwt_secrets(),
             session_strings=reader.session_strings(),
+            session_file=reader.session_file(),
+            public_url=reader.public_url(),
             host=environ.get("HOST") or "0.0.0.0",
             port=reader.number("PORT", 10000, 0, 65535),
             allowed_origins=reader.origins(),
@@ -232,11 +249,14 @@ class _EnvironmentReader:
             self.problems.append(f"{name}: names one bot twice")
         return words
 
-    def jwt_secret(self) -> str:
-        secret = self.environ.get("JWT_SECRET", "")
-        if len(secret.encode()) < JWT_SECRET_MIN_BYTES:
+    def jwt_secrets(self) -> tuple[str, ...]:
+        """The secret that signs, and after a comma the old one that is still believed."""
+        secrets = split_secrets(self.environ.get("JWT_SECRET", ""))
+        if len(secrets[0].encode()) < JWT_SECRET_MIN_BYTES:
             self.problems.append(f"JWT_SECRET: must have at least {JWT_SECRET_MIN_BYTES} bytes")
-        return secret
+        if len(secrets) > JWT_SECRETS_MAX:
+            self.problems.append(f"JWT_SECRET: must be one secret, or {JWT_SECRETS_MAX} at most")
+        return secrets
 
     def session_strings(self) -> tuple[str, ...]:
         words = [word.strip() for word in self.environ.get("SESSION_STRING", "").split(",")]
@@ -247,6 +267,19 @@ class _EnvironmentReader:
             self.problems.append("SESSION_STRING: is not a Telethon StringSession")
             return ()
         return tuple(words) if any(words) else ()
+
+    def session_file(self) -> Path | None:
+        text = self.environ.get("SESSION_FILE", "").strip()
+        if text.lower() == "none":
+            return None
+        return Path(text) if text else Path(__file__).with_name(SESSION_FILE_NAME)
+
+    def public_url(self) -> str:
+        text = self.environ.get("PUBLIC_URL") or self.environ.get("RENDER_EXTERNAL_URL") or ""
+        url = text.strip().rstrip("/")
+        if url and not re.fullmatch(r"https?://[^/?#\s]+", url):
+            self.problems.append("PUBLIC_URL: must be https://… without a path")
+        return url
 
     def origins(self) -> tuple[str, ...]:
         text = self.environ.get("ALLOWED_ORIGINS", "").strip() or "*"
@@ -278,6 +311,16 @@ class _EnvironmentReader:
                 "TELEGRAM_DC_KEY: must be the path of an RSA public key in PEM form"
             )
             return None
+
+
+def split_secrets(text: str) -> tuple[str, ...]:
+    """The secrets in a text with commas between.
+
+    A comma with less than a secret beside it is part of one secret.
+    """
+    secrets = tuple(text.split(","))
+    is_list = all(len(secret.encode()) >= JWT_SECRET_MIN_BYTES for secret in secrets)
+    return secrets if is_list else (text,)
 
 
 def read_rsa_public_key(pem: bytes) -> bytes:
@@ -321,6 +364,7 @@ BACK_OFF_MAX_S = 5.0
 
 TOKEN_LIFETIME_S = 3600
 RENEWAL_LIFETIME_S = 12 * 3600
+HANDOVER_LIFETIME_S = 60
 CLOCK_SKEW_S = 60  # how far ahead the clock of the one that signs may run
 
 
@@ -539,16 +583,18 @@ def consume_exception(task: asyncio.Future[Any]) -> None:
 _COMPACT_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
-def verify_token(token: str, secret: str, now: float) -> Grant:
-    """What the token allows at `now` (Unix seconds).
+def verify_token(token: str, secrets: Iterable[str], now: float) -> Grant:
+    """What the token, signed with any of the secrets, allows at `now` (Unix seconds).
 
     Raises TokenInvalid, or TokenExpired for one that was good until its `exp`. HS256 only; `iss`,
     `aud`, `sub`, `iat` and `exp` are required, and no token lives longer than an hour (RFC 7519).
     """
-    claims = _verified_claims(token, secret, "worker")
+    claims = _verified_claims(token, secrets, "worker")
     issued, expires = claims.get("iat"), claims["exp"]
-    if not isinstance(issued, (int, float)) or issued > now + CLOCK_SKEW_S:
-        raise TokenInvalid("The token was issued in the future.")
+    if not isinstance(issued, (int, float)):
+        raise TokenInvalid("The token does not say when it was issued.")
+    if issued > now + CLOCK_SKEW_S:
+        raise TokenInvalid("The token was issued in the future: a clock here or there is wrong.")
     if expires - issued > TOKEN_LIFETIME_S:
         raise TokenInvalid("The token lives too long.")
     scope = claims.get("scope", "file")
@@ -559,12 +605,12 @@ def verify_token(token: str, secret: str, now: float) -> Grant:
     return Grant(claims["sub"], scope)
 
 
-def renewed_token(grant: str, subject: str, secret: str, now: float) -> str:
+def renewed_token(grant: str, subject: str, secrets: Sequence[str], now: float) -> str:
     """A fresh token for `subject`, bought with a renewal grant; never outlives the grant.
 
     Raises TokenInvalid, TokenExpired, or NotAllowed for a grant of another file.
     """
-    claims = _verified_claims(grant, secret, "renewal")
+    claims = _verified_claims(grant, secrets, "renewal")
     if claims["exp"] > now + RENEWAL_LIFETIME_S + CLOCK_SKEW_S:
         raise TokenInvalid("The renewal grant lives too long.")
     if claims["exp"] <= now:
@@ -574,32 +620,46 @@ def renewed_token(grant: str, subject: str, secret: str, now: float) -> str:
     issued = int(now)
     expires = min(issued + TOKEN_LIFETIME_S, claims["exp"])
     fresh = {"iss": "backend", "aud": "worker", "sub": subject, "iat": issued, "exp": expires}
-    return jwt.encode(fresh, secret, algorithm="HS256")
+    return jwt.encode(fresh, secrets[0], algorithm="HS256")
 
 
-def _verified_claims(token: str, secret: str, audience: str) -> dict[str, Any]:
+def handover_token(instance: str, secrets: Sequence[str], now: float) -> str:
+    """What a worker of this id shows to the one before it, to be given the session at Telegram."""
+    issued = int(now)
+    claims = {"iss": "worker", "aud": "handover", "sub": instance, "iat": issued}
+    claims["exp"] = issued + HANDOVER_LIFETIME_S
+    return jwt.encode(claims, secrets[0], algorithm="HS256")
+
+
+def verify_handover(token: str, secrets: Iterable[str], now: float) -> str:
+    """The id of the worker that asks for the session; raises TokenInvalid or TokenExpired."""
+    claims = _verified_claims(token, secrets, "handover", issuer="worker")
+    if claims["exp"] <= now:
+        raise TokenExpired("The token has expired.")
+    return str(claims["sub"])
+
+
+def _verified_claims(
+    token: str, secrets: Iterable[str], audience: str, issuer: str = "backend"
+) -> dict[str, Any]:
     """The claims of a token with a good signature and form; its times are not looked at."""
     if not _COMPACT_JWT.fullmatch(token):
         raise TokenInvalid("The token is malformed.")
-    try:
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            secret,
-            algorithms=["HS256"],
-            audience=audience,
-            issuer="backend",
-            options={
-                "require": ["iss", "aud", "sub", "exp"],
-                "strict_aud": True,
-                "verify_exp": False,
-                "verify_iat": False,
-            },
-        )
-    except jwt.InvalidTokenError as error:
-        raise TokenInvalid("The token is not valid here.") from error
-    if not isinstance(claims["exp"], (int, float)) or not isinstance(claims["sub"], str):
-        raise TokenInvalid("The token is malformed.")
-    return claims
+    options: Any = {"require": ["iss", "aud", "sub", "exp"], "strict_aud": True}
+    options |= {"verify_exp": False, "verify_iat": False}
+    for secret in secrets:
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token, secret, ["HS256"], options=options, audience=audience, issuer=issuer
+            )
+        except jwt.InvalidSignatureError:
+            continue  # perhaps it is signed with the other secret
+        except jwt.InvalidTokenError as error:
+            raise TokenInvalid("The token is not valid here.") from error
+        if not isinstance(claims["exp"], (int, float)) or not isinstance(claims["sub"], str):
+            raise TokenInvalid("The token is malformed.")
+        return claims
+    raise TokenInvalid("The token is not valid here.")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -790,12 +850,18 @@ LISTING_LIMIT_MAX = 200
 VIEWER_MIN_BYTES = 2 * CHUNK_MIN_BYTES
 """What the memory budget must spare for each viewer: one chunk being sent and one on its way."""
 
+PLAYED_MAX = 10_000
+PLAYED_FOR_S = 3600.0
+"""Of a film that was begun so lately a range that is not its beginning is asked by its player."""
+HOLD_STEP_S = 1.0
+
 UNSENT_MAX_BYTES = 256 * KIB
 FIRST_BYTE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0)
 
 _STARTED = web.RequestKey("started", float)
 _SENT_BYTES = web.RequestKey("sent_bytes", int)
 _DROPPED = web.RequestKey("dropped", bool)
+_PLAYS = web.RequestKey("plays", str)  # of which post
 _EXPOSED_HEADERS = (
     "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Retry-After"
 )
@@ -817,11 +883,13 @@ class Worker:
         self._cache = cache
         self._pools = pools
         self._gateway = gateway
+        self.instance = secrets.token_hex(8)
         self._started = time.monotonic()
         self._started_at = time.time()
         self._viewers_max = settings.memory_budget_mb * MIB // VIEWER_MIN_BYTES
         self._responses: Counter[int] = Counter()
         self._sent_bytes = 0
+        self._played: Remembered[str, float] = Remembered(PLAYED_MAX)  # when, monotonic clock
         self._first_bytes = _Histogram(
             "first_byte_seconds", "From a request for bytes to the first.", FIRST_BYTE_BOUNDS_S
         )
@@ -837,6 +905,7 @@ class Worker:
             web.get(f"/files/{chat}", self.list_files),
             web.get("/health", self.health),
             web.get("/metrics", self.metrics),
+            web.post("/handover", self.hand_over),
         ]
 
     # -- the handlers, in the order of their importance --------------------------------------
@@ -846,8 +915,17 @@ class Worker:
         chat_id, message_id = _post_ids(request)
         if renewal := self._authorise_file(request, chat_id, message_id):
             return renewal
-        file = await self._gateway.find_file(chat_id, message_id)
-        return await self._answer(request, file, _file_headers(file, request.query))
+        request[_PLAYS] = f"{chat_id}/{message_id}"
+        while True:
+            try:
+                file = await self._gateway.find_file(chat_id, message_id)
+                return await self._answer(request, file, _file_headers(file, request.query))
+            except (UpstreamBusy, TemporaryFailure) as trouble:
+                if not self._is_played_on(request):
+                    raise
+                if (held_s := time.monotonic() - request[_STARTED]) >= HOLD_MAX_S:
+                    return self._drop(request, trouble)
+                await asyncio.sleep(min(HOLD_STEP_S, HOLD_MAX_S - held_s))
 
     async def thumbnail(self, request: web.Request) -> web.StreamResponse:
         """GET and HEAD of the thumbnail that Telegram made of a file, as image/jpeg."""
@@ -879,9 +957,23 @@ class Worker:
             "status": "ok",
             "version": __version__,
             "uptime_s": round(time.monotonic() - self._started, 1),
+            "instance": self.instance,
             "viewers": self._cache.readers,
+            "clock_behind_s": round(self._gateway.clock_behind_s),
             "telegram": self._gateway.states(),
         }
+        return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    async def hand_over(self, request: web.Request) -> web.StreamResponse:
+        """POST by the worker that takes this one's place: leave the session at Telegram to it.
+
+        Two workers with one session string would kill its key (AUTH_KEY_DUPLICATED).
+        """
+        token = _bearer(request)
+        successor = verify_handover(token, self._settings.jwt_secrets, time.time())
+        if is_other := successor != self.instance:
+            await self._gateway.leave_sessions()
+        body = {"instance": self.instance, "left": is_other}
         return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"})
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
@@ -954,14 +1046,10 @@ class Worker:
         # The one in the URL counts when there are two: a client that sends its header along a
         # renewal's redirect means the fresh one.
         tokens = request.query.getall("token", [])
-        scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        if not tokens and scheme.lower() == "bearer":
-            tokens = [credentials.strip()]
-        if not tokens:
-            raise TokenMissing("A token is needed: ?token=… or Authorization: Bearer.")
         if len(tokens) > 1:
             raise TokenInvalid("There must be one token.")
-        return verify_token(tokens[0], self._settings.jwt_secret, time.time())
+        token = tokens[0] if tokens else _bearer(request)
+        return verify_token(token, self._settings.jwt_secrets, time.time())
 
     def _renewed(self, request: web.Request, subject: str) -> web.Response:
         # Browsers follow this redirect in mid-film because it stays within the worker's own
@@ -969,13 +1057,29 @@ class Worker:
         grants = request.query.getall("renew")
         if len(grants) > 1:
             raise TokenInvalid("There must be one renewal grant.")
-        fresh = renewed_token(grants[0], subject, self._settings.jwt_secret, time.time())
+        fresh = renewed_token(grants[0], subject, self._settings.jwt_secrets, time.time())
         query = urlencode({**request.query, "token": fresh})
         location = f"{request.rel_url.raw_path}?{query}"
         headers = {hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(status=307, headers=headers)
 
     # -- answering ---------------------------------------------------------------------------
+
+    def _is_played_on(self, request: web.Request) -> bool:
+        """Whether a player asks for a later range of a film that it plays.
+
+        Any error would end that film at once, while who comes for its beginning is better told.
+        """
+        is_beginning = re.match(r"bytes=0+-", request.headers.get(hdrs.RANGE, "bytes=0-"))
+        played_at = self._played.get(request[_PLAYS], -math.inf)
+        return not is_beginning and time.monotonic() - played_at < PLAYED_FOR_S
+
+    def _drop(self, request: web.Request, trouble: StreamError) -> web.Response:
+        """Hang up on a player that waited as long as players wait: it asks again by itself."""
+        log.info("a player was held for %.0f s: %s", HOLD_MAX_S, trouble)
+        _reset_connection(request)
+        request[_DROPPED] = True
+        return _error_response(trouble)  # goes nowhere
 
     async def _answer(
         self, request: web.Request, file: RemoteFile, headers: dict[str, str]
@@ -1066,6 +1170,8 @@ class Worker:
         """Send the status line and the headers; nothing when they are out."""
         if not response.prepared:
             self._first_bytes.observe(time.monotonic() - request[_STARTED])
+            if _PLAYS in request:
+                self._played[request[_PLAYS]] = time.monotonic()
             _limit_unsent(request)
             await response.prepare(request)
 
@@ -1080,7 +1186,8 @@ class Worker:
         outcome = "left"
         try:
             try:
-                response = await self._handled(request, handler)
+                with _busy(request):
+                    response = await self._handled(request, handler)
             except StreamError as error:
                 response = _error_response(error)
             self._responses[response.status] += 1
@@ -1106,7 +1213,8 @@ class Worker:
             allowed = {*error.allowed_methods, hdrs.METH_OPTIONS}
             if request.method == hdrs.METH_OPTIONS:
                 return _preflight(allowed)
-            response = _json_error(405, "method_not_allowed", "Use GET or HEAD.")
+            methods = " or ".join(sorted(error.allowed_methods))
+            response = _json_error(405, "method_not_allowed", f"Use {methods}.")
             response.headers[hdrs.ALLOW] = ", ".join(sorted(allowed))
             return response
         except web.HTTPException as error:
@@ -1170,6 +1278,14 @@ class _Histogram:
             lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
         lines += [f"{name}_sum {self._sum_s:.6f}", f"{name}_count {totals[-1]}"]
         return "\n".join((*lines, ""))
+
+
+def _bearer(request: web.Request) -> str:
+    """The token of an Authorization header (RFC 6750); raises TokenMissing."""
+    scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise TokenMissing("A token is needed: ?token=… or Authorization: Bearer.")
+    return credentials.strip()
 
 
 def _post_ids(request: web.Request) -> tuple[int, int]:
@@ -1293,6 +1409,104 @@ def _set_option(request: web.Request, level: int, option: int, value: int | byte
     if sock is not None:
         with contextlib.suppress(OSError):  # the client may have closed it first
             sock.setsockopt(level, option, value)
+
+
+# -- the clients' connections ---------------------------------------------------------------------
+
+
+class Lobby:
+    """All clients' connections, at most so many: a new one takes the place of the longest idle.
+
+    Idle is who asks for nothing at present: is between two requests, has not sent the whole of
+    one, or never sends any. Make one per server and use it as its protocol factory.
+    """
+
+    def __init__(self, factory: Callable[[], asyncio.Protocol], most: int) -> None:
+        self._factory = factory
+        self._most = most
+        self._idle: OrderedDict[Guest, None] = OrderedDict()  # the longest idle first
+        self._busy: set[Guest] = set()
+
+    def __call__(self) -> Guest:
+        return Guest(self, self._factory())
+
+    def admit(self, guest: Guest) -> bool:
+        """Whether there is room for one more, made by showing an idle one out if need be."""
+        if len(self._idle) + len(self._busy) >= self._most:
+            if not self._idle:
+                return False
+            longest, _ = self._idle.popitem(last=False)
+            longest.show_out()
+        self._idle[guest] = None
+        return True
+
+    def leave(self, guest: Guest) -> None:
+        self._idle.pop(guest, None)
+        self._busy.discard(guest)
+
+    def become_busy(self, guest: Guest) -> None:
+        if guest in self._idle:
+            del self._idle[guest]
+            self._busy.add(guest)
+
+    def become_idle(self, guest: Guest) -> None:
+        if guest in self._busy:
+            self._busy.remove(guest)
+            self._idle[guest] = None
+
+
+class Guest(asyncio.Protocol):
+    """One client's connection, counted by the lobby; all else is aiohttp's protocol inside."""
+
+    def __init__(self, lobby: Lobby, inside: asyncio.Protocol) -> None:
+        self.lobby = lobby
+        self._inside = inside
+        self._transport: asyncio.Transport | None = None
+        self._is_in = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._is_in = self.lobby.admit(self)
+        if self._is_in:
+            self._inside.connection_made(transport)
+        else:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._is_in:
+            self.lobby.leave(self)
+            self._inside.connection_lost(error)
+
+    def show_out(self) -> None:
+        if self._transport:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in:
+            self._inside.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inside.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inside.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inside.resume_writing()
+
+
+@contextlib.contextmanager
+def _busy(request: web.Request) -> Iterator[None]:
+    """While this lasts the connection of a request is not idle."""
+    guest = request.transport.get_protocol() if request.transport else None
+    if not isinstance(guest, Guest):  # a server without a lobby
+        yield
+        return
+    guest.lobby.become_busy(guest)
+    try:
+        yield
+    finally:
+        guest.lobby.become_idle(guest)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -1927,6 +2141,9 @@ WATCH_EVERY_S = 0.5
 PING_EVERY_S = 60.0
 RECEIVE_BUFFER_BYTES = 256 * KIB
 PACKET_MAX_BYTES = 2 * MIB  # until it is whole nothing vouches for a packet, so it has a limit
+AUTH_KEY_BYTES = 256
+SESSION_FILE_MAX_BYTES = MIB
+CLOCK_STEP_S = 5.0
 SEALED_HEADER_BYTES = 24  # auth_key_id and msg_key
 MESSAGE_HEADER = struct.Struct("<qqqii")  # salt, session, message id, number, length
 FILE_HEADER = struct.Struct("<IqIIII")  # rpc_result, request, upload.file, type, mtime, 0xfe length
@@ -2020,11 +2237,13 @@ class TelegramGateway:
     def __init__(self, settings: Settings) -> None:
         if settings.telegram_key_pem:
             telethon_rsa.add_key(settings.telegram_key_pem, old=False)
+        self._clock = _Clock()
+        self._session_file = _SessionFile(settings)
         sessions = dict(enumerate(settings.session_strings))
         self._bots = {
             bot.id: bot
             for bot in (
-                _Bot(settings, token, sessions.get(index, ""))
+                _Bot(settings, token, sessions.get(index, ""), self._clock, self._keep_sessions)
                 for index, token in enumerate(settings.bot_tokens)
             )
         }
@@ -2050,13 +2269,31 @@ class TelegramGateway:
         """By bot: how many flood waits Telegram gave, and their seconds in all."""
         return {bot.id: (bot.flood_waits, bot.flood_wait_s) for bot in self._bots.values()}
 
-    def start(self) -> None:
-        """Begin to log in where that endangers no key; never waits."""
+    @property
+    def clock_behind_s(self) -> float:
+        """How far this machine's clock is behind Telegram's; 0 as long as that is not known."""
+        return self._clock.behind_s
+
+    async def start(self, handover: asyncio.Future[None] | None = None) -> None:
+        """Begin to log in where that endangers no key; never waits for Telegram.
+
+        A session string is used once `handover` is over, since the worker before this one may
+        use the same.
+        """
+        kept = await asyncio.to_thread(self._session_file.open)
         for bot in self._bots.values():
-            bot.start()
+            bot.start(kept.get(bot.id), handover)
+
+    async def leave_sessions(self) -> None:
+        """Stop using the session strings: another worker is about to."""
+        await asyncio.gather(*(bot.leave_session() for bot in self._bots.values()))
+
+    def _keep_sessions(self) -> None:
+        self._session_file.keep([bot.session() for bot in self._bots.values()])
 
     async def close(self) -> None:
         await asyncio.gather(*(bot.close() for bot in self._bots.values()))
+        await self._session_file.close()
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -2258,8 +2495,8 @@ class TelegramGateway:
 class _Door:
     """A bot's way into one data centre: its key there, its link, and when to try again."""
 
-    def __init__(self) -> None:
-        self.key: Any = None
+    def __init__(self, key: Any = None) -> None:
+        self.key = key
         self._opening: asyncio.Task[_Link] | None = None
         self._failures = 0
         self._retry_at = 0.0  # on time.monotonic's clock
@@ -2318,10 +2555,17 @@ class _Bot:
     It connects lazily with a session string, since the instance that it replaces may still use the
     same key, and two connections with one key at the home data centre kill it
     (AUTH_KEY_DUPLICATED, core.telegram.org/api/errors). A fresh login endangers nobody and is begun
-    at once.
+    at once, as is a session from the file, which is locked.
     """
 
-    def __init__(self, settings: Settings, token: str, session_string: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        token: str,
+        session_string: str,
+        clock: _Clock,
+        keep: Callable[[], None],
+    ) -> None:
         self.id = int(token.partition(":")[0])
         self._token = token
         self._api_id = settings.api_id
@@ -2335,25 +2579,59 @@ class _Bot:
         self._background: set[asyncio.Task[Any]] = set()
         self._login_after = 0.0
         self._flooded_until = 0.0
+        self._ask_after: dict[type[Any], float] = {}  # by method, on time.monotonic's clock
         self._refused = ""
+        self._clock = clock
+        self._keep = keep
+        self._shared_key: Any = None  # of the session string, which another worker may have too
+        self._handover: asyncio.Future[None] | None = None
         self.flood_waits = 0
         self.flood_wait_s = 0.0
         if session_string:
             session = StringSession(session_string)
             self._home_dc = session.dc_id
-            self._home.key = session.auth_key
+            self._home.key = self._shared_key = session.auth_key
             self._data_centres.setdefault(
                 session.dc_id, DataCentre(session.dc_id, session.server_address, session.port)
             )
 
-    def start(self) -> None:
-        if not self._home.key:
+    def start(self, kept: _KeptSession | None, handover: asyncio.Future[None] | None) -> None:
+        """Begin with what was kept, if anything; see `TelegramGateway.start`."""
+        self._handover = handover
+        if kept:
+            self._take_up(kept)
+        if self._home.key is None or self._home.key is not self._shared_key:
             self._in_background(self._log_in_patiently())
+
+    def _take_up(self, kept: _KeptSession) -> None:
+        for dc_id, where in kept.data_centres.items():
+            self._data_centres.setdefault(dc_id, where)
+        keys = {dc_id: AuthKey(key) for dc_id, key in kept.keys.items()}
+        if home_key := keys.pop(kept.home_dc, None):
+            self._home_dc, self._home.key = kept.home_dc, home_key
+        for dc_id, key in keys.items():
+            self._abroad[dc_id] = _Door(key)
+
+    def session(self) -> _KeptSession:
+        """What is to be kept, so that the next start need not log in nor export anything."""
+        doors = dict(self._abroad)
+        if self._home.key is not self._shared_key:
+            doors[self._home_dc] = self._home
+        keys = {dc_id: bytes(door.key.key) for dc_id, door in doors.items() if door.key}
+        return _KeptSession(self.id, self._home_dc, keys, dict(self._data_centres))
+
+    async def leave_session(self) -> None:
+        """Leave the session string to another worker; home is logged in to anew if needed."""
+        if self._shared_key and self._home.key is self._shared_key:
+            log.info("bot %d leaves its session to another worker", self.id)
+            await self._home.refused(self._shared_key)
 
     def warm(self, dc_id: int) -> None:
         """Begin to connect where a file was seen: a first connection takes eight round trips."""
-        if dc_id != self._home_dc and dc_id not in self._abroad:
-            self._abroad[dc_id] = _Door()
+        if dc_id == self._home_dc:
+            return
+        door = self._abroad.setdefault(dc_id, _Door())
+        if not (door.link or door.is_opening):
             self._in_background(self._link(dc_id))
 
     async def close(self) -> None:
@@ -2458,14 +2736,18 @@ class _Bot:
 
     async def _ask(self, query: Any) -> Any:
         """A call to the home data centre, tried again after a short wait or a bad moment."""
-        request = functions.InvokeWithoutUpdatesRequest(query)
+        request, kind = functions.InvokeWithoutUpdatesRequest(query), type(query)
         for attempt in itertools.count(1):
+            if (wait_s := self._ask_after.get(kind, 0.0) - time.monotonic()) > 0:
+                if wait_s > HOLD_MAX_S:
+                    raise FloodWait(wait_s)
+                await asyncio.sleep(wait_s)
             try:
                 return await self.call(request, None)
             except FloodWait as wait:
-                if attempt == CALL_ATTEMPTS or wait.retry_after_s > HOLD_MAX_S:
+                self._ask_after[kind] = time.monotonic() + wait.retry_after_s
+                if attempt == CALL_ATTEMPTS:
                     raise
-                await asyncio.sleep(wait.retry_after_s)
             except TemporaryFailure as failure:
                 if attempt == CALL_ATTEMPTS:
                     raise
@@ -2481,6 +2763,7 @@ class _Bot:
             answer = await link.call(request)
         except _KeyRefused:
             await door.refused(link.key)
+            self._keep()
             raise
         except FloodWait as wait:
             self._flooded_until = max(self._flooded_until, time.monotonic() + wait.retry_after_s)
@@ -2505,6 +2788,8 @@ class _Bot:
 
     async def _open_home(self, door: _Door) -> _Link:
         """Log in, following the account to the data centre where it lives."""
+        if self._handover and door.key and door.key is self._shared_key:
+            await asyncio.shield(self._handover)
         for _ in range(HOME_MOVES_MAX):
             link = await self._connect(self._home_dc, door.key)
             try:
@@ -2528,6 +2813,7 @@ class _Bot:
                 raise
             self._logged_in = True
             self._abroad.pop(self._home_dc, None)
+            self._keep()
             log.info("bot %d is logged in at DC %d", self.id, self._home_dc)
             return link
         raise TemporaryFailure("Telegram sends the bot from one data centre to another.")
@@ -2567,6 +2853,7 @@ class _Bot:
                 query = functions.auth.ImportAuthorizationRequest(exported.id, exported.bytes)
                 await link.call(self._with_introduction(query))
                 door.key = link.key
+                self._keep()
         except _KeyRefused:
             door.key = None
             await link.close()
@@ -2579,7 +2866,7 @@ class _Bot:
     async def _connect(self, dc_id: int, key: Any) -> _Link:
         if dc_id not in self._data_centres:
             raise UpstreamFailed(f"Telegram names DC {dc_id} but not its address.")
-        return await _Link.open(self._data_centres[dc_id], key)
+        return await _Link.open(self._data_centres[dc_id], key, self._clock)
 
     async def _introduce(self, link: _Link) -> None:
         """Say who we are and learn where the data centres are (help.getConfig)."""
@@ -2601,6 +2888,140 @@ class _Bot:
             query=functions.InvokeWithoutUpdatesRequest(query),
         )
         return functions.InvokeWithLayerRequest(LAYER, introduction)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptSession:
+    """What one bot needs to go on where it stopped."""
+
+    bot_id: int
+    home_dc: int
+    keys: dict[int, bytes] = field(repr=False)  # authorised keys by data centre
+    data_centres: dict[int, DataCentre]
+
+
+class _SessionFile:
+    """The keys of all bots, kept beside the worker: worth as much as the bots' tokens.
+
+    The file is locked while the worker runs: two that used the same keys would kill them. Whatever
+    is wrong with it costs a login, nothing else.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.session_file
+        where = f"{settings.telegram} {settings.api_id}".encode()
+        # Keys of one Telegram are of no use at another, such as the next simulator on this port.
+        self._telegram = sha256(where + (settings.telegram_key_pem or b"")).hexdigest()
+        self._file: IO[str] | None = None
+        self._unwritten: list[_KeptSession] | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    def open(self) -> dict[int, _KeptSession]:
+        """Lock the file and read it; the sessions by bot, none when it cannot be used. Blocks."""
+        if self._path is None:
+            return {}
+        try:
+            opened = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = file = os.fdopen(opened, "r+", encoding="utf-8")
+            if fcntl:
+                os.fchmod(opened, 0o600)
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            text = file.read(SESSION_FILE_MAX_BYTES)
+        except BlockingIOError:
+            log.info("another worker has the session file; this one logs in and keeps nothing")
+        except (OSError, UnicodeDecodeError) as error:
+            log.info("the session is not kept: %s", error)
+        else:
+            return self._read(text)
+        self._shut()
+        return {}
+
+    def _read(self, text: str) -> dict[int, _KeptSession]:
+        if not text:
+            return {}
+        try:
+            body = json.loads(text)
+            if body["telegram"] != self._telegram:
+                return {}
+            sessions = [_read_session(entry) for entry in body["sessions"]]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log.warning("the session file is damaged; it is written anew")
+            return {}
+        return {session.bot_id: session for session in sessions}
+
+    def keep(self, sessions: list[_KeptSession]) -> None:
+        """Write them soon; never waits."""
+        if self._file:
+            self._unwritten = sessions
+            if self._writing is None or self._writing.done():
+                self._writing = asyncio.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        while (sessions := self._unwritten) is not None and self._file:
+            self._unwritten = None
+            try:
+                await asyncio.to_thread(self._write, self._file, sessions)
+            except OSError as error:
+                log.warning("the session is not kept: %s", error)
+
+    def _write(self, file: IO[str], sessions: list[_KeptSession]) -> None:
+        entries = [_written_session(session) for session in sessions]
+        text = json.dumps({"telegram": self._telegram, "sessions": entries})
+        file.seek(0)
+        file.write(text)
+        file.truncate()
+        file.flush()
+
+    async def close(self) -> None:
+        """Write what is to be written, and give the lock back."""
+        if self._writing:
+            await self._writing
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def _written_session(session: _KeptSession) -> dict[str, Any]:
+    return {
+        "bot": session.bot_id,
+        "home_dc": session.home_dc,
+        "keys": {str(dc_id): key.hex() for dc_id, key in session.keys.items()},
+        "data_centres": [[dc.dc_id, dc.host, dc.port] for dc in session.data_centres.values()],
+    }
+
+
+def _read_session(entry: Any) -> _KeptSession:
+    """Raises ValueError, TypeError, KeyError or AttributeError for what is no written session."""
+    keys = {int(dc_id): bytes.fromhex(key) for dc_id, key in entry["keys"].items()}
+    if any(len(key) != AUTH_KEY_BYTES for key in keys.values()):
+        raise ValueError("a key of the wrong length")
+    data_centres = [
+        DataCentre(int(dc_id), str(host), int(port)) for dc_id, host, port in entry["data_centres"]
+    ]
+    by_id = {dc.dc_id: dc for dc in data_centres}
+    return _KeptSession(int(entry["bot"]), int(entry["home_dc"]), keys, by_id)
+
+
+class _Clock:
+    """How far this machine's clock is behind Telegram's, known to all connections."""
+
+    def __init__(self) -> None:
+        self.behind_s = 0.0
+
+    def learn(self, behind_s: float) -> None:
+        """Take note of a difference that matters; what the line's delay makes does not."""
+        if abs(behind_s - self.behind_s) < CLOCK_STEP_S:
+            return
+        self.behind_s = behind_s
+        if abs(behind_s) > CLOCK_SKEW_S:
+            log.warning(
+                "this machine's clock is %.0f s %s: tokens may seem expired, or not yet good",
+                abs(behind_s),
+                "slow" if behind_s > 0 else "fast",
+            )
 
 
 class _DiscardedUpdates:
@@ -2757,6 +3178,17 @@ class _State(MTProtoState):  # type: ignore[misc]  # Telethon has no types
 
     _highest_remote_id: int
 
+    def __init__(self, auth_key: Any, loggers: _TelethonLoggers, clock: _Clock) -> None:
+        super().__init__(auth_key, loggers=loggers)
+        self._clock = clock
+        self.time_offset = clock.behind_s
+
+    def update_time_offset(self, correct_msg_id: int) -> Any:
+        """Telethon's, told to the other connections too."""
+        offset_s = super().update_time_offset(correct_msg_id)
+        self._clock.learn(offset_s)
+        return offset_s
+
     def decrypt_message_data(self, packet: bytes | _SealedPacket) -> Any:
         """The message in a packet, None for one to be ignored; raises Telethon's SecurityError.
 
@@ -2817,7 +3249,7 @@ class _GetFile(functions.upload.GetFileRequest):  # type: ignore[misc]  # Teleth
 class _Sender(MTProtoSender):  # type: ignore[misc]  # Telethon has no types
     """Telethon's sender with our state in it."""
 
-    def __init__(self, key: Any, loggers: _TelethonLoggers) -> None:
+    def __init__(self, key: Any, loggers: _TelethonLoggers, clock: _Clock) -> None:
         super().__init__(
             key,
             loggers=loggers,
@@ -2827,8 +3259,13 @@ class _Sender(MTProtoSender):  # type: ignore[misc]  # Telethon has no types
             connect_timeout=CONNECT_TIMEOUT_S,
             updates_queue=_DiscardedUpdates(),
         )
-        self._state = _State(self.auth_key, loggers=loggers)
+        self._state = _State(self.auth_key, loggers, clock)
         self._send_queue = MessagePacker(self._state, loggers=loggers)
+
+    @property
+    def time_offset_s(self) -> int:
+        """Telegram's clock minus this machine's, as the exchange of keys told it."""
+        return int(self._state.time_offset)
 
     def send(self, request: Any, ordered: bool = False) -> Any:
         """Telethon's, with the acknowledgements that are due in the same packet, not one more."""
@@ -2859,9 +3296,9 @@ class _Link:
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_alive())]
 
     @classmethod
-    async def open(cls, where: DataCentre, key: Any) -> _Link:
+    async def open(cls, where: DataCentre, key: Any, clock: _Clock) -> _Link:
         """Connect, agree on a key when there is none yet; raises TemporaryFailure."""
-        sender = _Sender(key, _TelethonLoggers())
+        sender = _Sender(key, _TelethonLoggers(), clock)
         wire = _Wire(where, sender.auth_key)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -2871,6 +3308,7 @@ class _Link:
             if not isinstance(error, Exception):
                 raise
             raise TemporaryFailure(f"DC {where.dc_id} cannot be reached.") from error
+        clock.learn(sender.time_offset_s)
         return cls(sender, wire, where.dc_id)
 
     @property
@@ -3104,6 +3542,9 @@ def _mime_type(given: str, name: str) -> str:
 # 11. Assembly: the parts put together, started and stopped
 # ------------------------------------------------------------------------------------------------
 
+CONNECTIONS_MAX = 1024  # of clients; four for each viewer of the default memory budget
+FILES_FOR_OTHERS = 128  # open files beside them: Telegram's connections, the interpreter's own
+HANDOVER_TIMEOUT_S = 5.0
 SHUTDOWN_TIMEOUT_S = 12.0  # aiohttp waits twice; Render kills a process after 30 s
 KEEP_ALIVE_S = 75.0
 _SECRETS = re.compile(
@@ -3118,6 +3559,16 @@ class RedactingFormatter(logging.Formatter):
         return _SECRETS.sub("[secret]", super().format(record))
 
 
+def shorten_complaint(record: logging.LogRecord) -> bool:
+    """Of what is no HTTP aiohttp logs a traceback with all that strangers sent; a line will do."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg += f": {type(error).__name__}"
+    return True
+
+
 def create_app(settings: Settings) -> web.Application:
     """The whole worker as an aiohttp application."""
     gateway = TelegramGateway(settings)
@@ -3127,16 +3578,74 @@ def create_app(settings: Settings) -> web.Application:
     worker = Worker(settings, cache, pools, gateway)
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
-        gateway.start()
+        handover = None
+        if settings.session_strings and settings.public_url:
+            handover = asyncio.create_task(take_over(settings, worker.instance))
+        await gateway.start(handover)
         yield
         await cache.close()
         await gateway.close()
+        if handover:
+            handover.cancel()
 
     app = web.Application(middlewares=[worker.envelope])
     app.add_routes(worker.routes())
     app.on_response_prepare.append(worker.add_shared_headers)
     app.cleanup_ctx.append(lifespan)
     return app
+
+
+async def take_over(settings: Settings, instance: str) -> None:
+    """Ask the worker that still serves our address, if any, to leave us the session; never raises.
+
+    At a deploy the platform keeps the old worker running until the new one is known to be well.
+    """
+    token = handover_token(instance, settings.jwt_secrets, time.time())
+    headers = {hdrs.AUTHORIZATION: f"Bearer {token}"}
+    timeout = ClientTimeout(total=HANDOVER_TIMEOUT_S)
+    try:
+        async with (
+            ClientSession(timeout=timeout) as session,
+            session.post(
+                f"{settings.public_url}/handover", headers=headers, allow_redirects=False
+            ) as answer,
+        ):
+            if answer.status == 200 and (await answer.json()).get("left") is True:
+                log.info("the worker before this one leaves the session")
+    except (ClientError, TimeoutError, ValueError, AttributeError) as error:
+        log.info("no other worker answers at PUBLIC_URL: %s", type(error).__name__)
+
+
+class _LobbySite(web.BaseSite):
+    """aiohttp's TCPSite, with a lobby before the server."""
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+        super().__init__(runner, backlog=CONNECTIONS_MAX)
+        self._host = host
+        self._port = port
+
+    @property
+    def name(self) -> str:
+        return f"http://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        await super().start()
+        server = cast(web.Server, self._runner.server)  # the runner is set up
+        self._server = await asyncio.get_running_loop().create_server(
+            Lobby(server, _connections_max()), self._host, self._port, backlog=self._backlog
+        )
+
+
+def _connections_max() -> int:
+    """How many clients may be connected; the system's limit on open files is raised if it can."""
+    if resource is None:
+        return CONNECTIONS_MAX
+    wanted = CONNECTIONS_MAX + FILES_FOR_OTHERS
+    files_max, ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max < wanted:
+        files_max = min(wanted, ceiling) if ceiling != resource.RLIM_INFINITY else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, ceiling))
+    return max(1, min(CONNECTIONS_MAX, files_max - FILES_FOR_OTHERS))
 
 
 async def serve(settings: Settings) -> None:
@@ -3155,8 +3664,7 @@ async def serve(settings: Settings) -> None:
             loop.add_signal_handler(signal_number, stop.set)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port)
-        await site.start()
+        await _LobbySite(runner, settings.host, settings.port).start()
         host, port = runner.addresses[0][:2]
         log.info("worker %s serves on http://%s:%d", __version__, host, port)
         await stop.wait()
@@ -3173,6 +3681,7 @@ def main() -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("aiohttp.server").addFilter(shorten_complaint)
     logging.getLogger("telethon").setLevel(logging.CRITICAL)  # the gateway reports what matters
     try:
         settings = Settings.from_env(os.environ)

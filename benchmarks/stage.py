@@ -218,6 +218,7 @@ class Stage:
             **self.telegram.environment,
             "BOT_TOKEN": ",".join(BOT_TOKENS[:bots]),
             "JWT_SECRET": JWT_SECRET,
+            "SESSION_FILE": "none",
             "HOST": "127.0.0.1",
             "PORT": str(port),
         }

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 JWT_SECRET_MIN_BYTES: Final = 32  # RFC 7518 section 3.2: a key of the same size as the hash output
+JWT_SECRETS_MAX: Final = 2  # the one that signs, and the one before it
 PASSWORD_MIN_CHARACTERS: Final = 8  # NIST SP 800-63B section 5.1.1
 _BOT_TOKEN: Final = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _FRAME_SOURCE: Final = re.compile(r"(https?://)?(\*\.)?[A-Za-z0-9.-]+(:([0-9]{1,5}|\*))?")
@@ -28,7 +29,7 @@ class Settings:
     """What the environment says; `from_env` is the only way in."""
 
     bot_token: str = field(repr=False)
-    jwt_secret: str = field(repr=False)
+    jwt_secrets: tuple[str, ...] = field(repr=False)  # the first signs, all are believed
     worker_urls: tuple[str, ...]
     channels: tuple[int, ...]
     gallery_password: str | None = field(repr=False)
@@ -41,6 +42,11 @@ class Settings:
     small_files: str  # proxy: through us; direct: the owner gets Telegram's URL, token and all
     on_render: bool
 
+    @property
+    def jwt_secret(self) -> str:
+        """The secret that signs."""
+        return self.jwt_secrets[0]
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read everything; raise SettingsError with every problem found."""
@@ -48,7 +54,7 @@ class Settings:
         password = env.password("GALLERY_PASSWORD")
         settings = cls(
             bot_token=env.bot_token("BOT_TOKEN"),
-            jwt_secret=env.secret("JWT_SECRET"),
+            jwt_secrets=env.secrets("JWT_SECRET"),
             worker_urls=tuple(
                 env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL")
             ),
@@ -107,11 +113,14 @@ class _Environment:
             self.problems.append(f"{name} is not one of {', '.join(choices)}")
         return value
 
-    def secret(self, name: str) -> str:
-        value = self.required(name)
-        if value and len(value.encode()) < JWT_SECRET_MIN_BYTES:
+    def secrets(self, name: str) -> tuple[str, ...]:
+        """The secret, and after a comma the old one that is still believed."""
+        values = split_secrets(self.required(name))
+        if values[0] and len(values[0].encode()) < JWT_SECRET_MIN_BYTES:
             self.problems.append(f"{name} is shorter than {JWT_SECRET_MIN_BYTES} bytes")
-        return value
+        if len(values) > JWT_SECRETS_MAX:
+            self.problems.append(f"{name} holds more than {JWT_SECRETS_MAX} secrets")
+        return values
 
     def password(self, name: str) -> str | None:
         value = self.text(name) or None
@@ -166,6 +175,16 @@ class _Environment:
                 " (without one leave it empty or at 127.0.0.1)"
             )
         return host
+
+
+def split_secrets(text: str) -> tuple[str, ...]:
+    """The secrets in a text with commas between, as the worker reads it.
+
+    A comma with less than a secret beside it is part of one secret.
+    """
+    secrets = tuple(text.split(","))
+    is_list = all(len(secret.encode()) >= JWT_SECRET_MIN_BYTES for secret in secrets)
+    return secrets if is_list else (text,)
 
 
 def is_loopback(host: str) -> bool:

@@ -17,7 +17,13 @@ from gallery.errors import ApiError
 from gallery.pages import PAGES
 from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS
-from gallery.tokens import SESSION_LIFETIME_S, Session, read_session, session_token
+from gallery.tokens import (
+    SESSION_LIFETIME_S,
+    Session,
+    read_session,
+    read_with_any,
+    session_token,
+)
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +148,10 @@ def _session(request: web.Request) -> Session | None:
     """The session of this visitor's cookie, if that is good."""
     settings = request.app[SETTINGS]
     cookie = request.cookies.get(COOKIE, "")
-    session = read_session(settings.jwt_secret, settings.gallery_password or "", cookie)
+    password = settings.gallery_password or ""
+    session = read_with_any(
+        settings.jwt_secrets, lambda secret: read_session(secret, password, cookie)
+    )
     return None if session is None or session in request.app[ENDED_SESSIONS] else session
 
 

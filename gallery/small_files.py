@@ -157,10 +157,11 @@ async def send_small_file(request: web.Request) -> web.StreamResponse:
 
 def _authorised_until(request: web.Request, chat_id: int, message_id: int) -> int:
     """Until when this visitor may have the file; raise ApiError (401) if never."""
-    secret, now = request.app[SETTINGS].jwt_secret, int(time.time())
-    if "token" in request.query:
-        expires_at = tokens.small_file_token_end(
-            secret, chat_id, message_id, request.query["token"]
+    now = int(time.time())
+    if (token := request.query.get("token")) is not None:
+        expires_at = tokens.read_with_any(
+            request.app[SETTINGS].jwt_secrets,
+            lambda secret: tokens.small_file_token_end(secret, chat_id, message_id, token),
         )
         if expires_at is None:
             raise ApiError(401, "token_invalid", "This link has run out or was never ours.")

@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import jwt
 
@@ -14,6 +15,14 @@ SESSION_LIFETIME_S: Final = 30 * 24 * 3600
 # Thumbnail tokens of one quarter of an hour are the same text, so that the browser's cache knows
 # the picture again; the youngest of them is still good for 45 minutes.
 THUMBNAIL_TOKEN_STEP_S: Final = 900
+
+
+_Read = TypeVar("_Read")
+
+
+def read_with_any(secrets: Iterable[str], read: Callable[[str], _Read | None]) -> _Read | None:
+    """What the first secret that can makes of something signed; None when none can."""
+    return next((found for secret in secrets if (found := read(secret)) is not None), None)
 
 
 def file_token(secret: str, chat_id: int, message_id: int, now: float) -> str:

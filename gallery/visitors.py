@@ -156,7 +156,7 @@ async def describe_embedding(request: web.Request) -> web.StreamResponse:
     if request.query.get("format", "json") != "json":
         raise ApiError(501, "only_json", "Only format=json is offered.")
     text = _share_in(request, request.query.get("url", ""))
-    share = await _checked(request, read_share(request.app[SETTINGS].jwt_secret, text))
+    share = await _opened(request, text)
     file = await _file_of(request, share)
     links = Links(base_url(request), text)
     width, height = _size_within(file, *(_limit(request, n) for n in ("maxwidth", "maxheight")))
@@ -239,11 +239,13 @@ def title_of(file: MediaFile) -> str:
 
 async def _share_of(request: web.Request) -> Share:
     text = request.match_info["share"]
-    return await _checked(request, read_share(request.app[SETTINGS].jwt_secret, text))
+    return await _opened(request, text)
 
 
-async def _checked(request: web.Request, share: Share | None) -> Share:
+async def _opened(request: web.Request, text: str) -> Share:
     """The share, if it still opens anything. The same words whether it ran out or was revoked."""
+    secrets = request.app[SETTINGS].jwt_secrets
+    share = tokens.read_with_any(secrets, lambda secret: read_share(secret, text))
     if share is None:
         raise ApiError(404, "share_not_found", "This link is incomplete or was never one of ours.")
     gone = share.has_ended(time.time()) or share.chat_id not in request.app[SETTINGS].channels

@@ -73,6 +73,7 @@ class Stage:
             "JWT_SECRET": JWT_SECRET,
             "HOST": "127.0.0.1",
             "PORT": "0",
+            "SESSION_FILE": "none",
             "BOT_API_URL": "http://127.0.0.1:1",
         }
 

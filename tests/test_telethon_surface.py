@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import worker
 from telethon import errors
-from telethon.crypto import rsa
+from telethon.crypto import AuthKey, rsa
 from telethon.extensions import BinaryReader
 from telethon.extensions.messagepacker import MessagePacker
 from telethon.network import MTProtoSender
@@ -83,6 +83,11 @@ def test_a_state_decrypts_and_keeps_count_of_messages_as_ours_does() -> None:
     assert state.time_offset == state._highest_remote_id == state._ignore_count == 0
     assert state._recent_remote_ids.maxlen
     assert callable(state._count_ignored)
+    # The clock of the server, learnt from a refused message and from the exchange of keys.
+    assert parameters(MTProtoState.update_time_offset) == ["self", "correct_msg_id"]
+    assert "self._state.time_offset =" in inspect.getsource(MTProtoSender._try_gen_auth_key)
+    assert "update_time_offset(" in inspect.getsource(MTProtoSender._handle_bad_notification)
+    assert len(AuthKey(bytes(worker.AUTH_KEY_BYTES)).key) == worker.AUTH_KEY_BYTES
     assert MSG_TOO_NEW_DELTA > 0
     assert MSG_TOO_OLD_DELTA > 0
 

@@ -39,7 +39,7 @@ class Line:
     def __init__(self) -> None:
         key = AuthKey(SECRET)
         self.wire = worker._Wire(HERE, key)
-        self.state = worker._State(key, loggers=worker._TelethonLoggers())
+        self.state = worker._State(key, worker._TelethonLoggers(), worker._Clock())
         self.server = ServerKey(SECRET, 0)
 
     def packet(self, body: bytes, message_id: int | None = None, session: int = 0) -> bytes:
