@@ -498,6 +498,10 @@ class FileMissing(StreamError):
     status, code = 404, "file_missing"
 
 
+class FileReplaced(FileMissing):
+    """The message holds another file by now; who asked for the first bytes gets that one."""
+
+
 class ChannelMissing(StreamError):
     status, code = 404, "channel_missing"
 
@@ -854,7 +858,14 @@ PLAYED_MAX = 10_000
 PLAYED_FOR_S = 3600.0
 """Of a film that was begun so lately a range that is not its beginning is asked by its player."""
 HOLD_STEP_S = 1.0
+REPLACEMENTS_MAX = 2  # of a file while one request for it waits for its first byte
 
+HEAD_MAX_BYTES = 32 * KIB
+"""Of one request; players send one or two. What nobody has finished saying is held in memory."""
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+)
 UNSENT_MAX_BYTES = 256 * KIB
 FIRST_BYTE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0)
 
@@ -916,10 +927,15 @@ class Worker:
         if renewal := self._authorise_file(request, chat_id, message_id):
             return renewal
         request[_PLAYS] = f"{chat_id}/{message_id}"
+        replacements = 0
         while True:
             try:
                 file = await self._gateway.find_file(chat_id, message_id)
                 return await self._answer(request, file, _file_headers(file, request.query))
+            except FileReplaced:
+                replacements += 1
+                if replacements > REPLACEMENTS_MAX:
+                    raise
             except (UpstreamBusy, TemporaryFailure) as trouble:
                 if not self._is_played_on(request):
                     raise
@@ -1448,6 +1464,7 @@ class Lobby:
         if guest in self._idle:
             del self._idle[guest]
             self._busy.add(guest)
+        guest.said_bytes = 0
 
     def become_idle(self, guest: Guest) -> None:
         if guest in self._busy:
@@ -1463,6 +1480,7 @@ class Guest(asyncio.Protocol):
         self._inside = inside
         self._transport: asyncio.Transport | None = None
         self._is_in = False
+        self.said_bytes = 0  # since the last request began
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -1482,8 +1500,14 @@ class Guest(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_in:
+        if not self._is_in:
+            return
+        self.said_bytes += len(data)
+        if self.said_bytes <= HEAD_MAX_BYTES:
             self._inside.data_received(data)
+        elif self._transport and not self._transport.is_closing():
+            self._transport.write(HEAD_TOO_LARGE)
+            self._transport.close()
 
     def eof_received(self) -> bool | None:
         return self._inside.eof_received()
@@ -1816,7 +1840,7 @@ DEMAND_EXTRA_BYTES = 512 * KIB
 read-ahead. Official clients have up to 4.5 MiB in flight for an account."""
 WINDOW_SLACK_BYTES = 2 * MIB  # of a window, beyond what is in flight: what is being sent
 RATE_MEMORY = 0.8  # how much of a line's past counts with each new chunk
-TRIP_GROWTH = 1.02  # how fast the quickest round trip is forgotten, with each new chunk
+TRIP_GROWTH = 1.002  # how fast a round trip is forgotten, with each chunk, on a line never at rest
 RETRY_SHARE = 0.7
 """For which part of its patience a failing chunk is tried again; the last try takes the rest."""
 
@@ -1891,7 +1915,7 @@ class Connection:
         self._answered_at = 0.0
         self._timed_bytes = 0.0  # came in during
         self._timed_s = 0.0  # so many seconds, the past counting less and less
-        self._trip_s = math.inf  # the quickest answer of late
+        self._trip_s = math.inf  # how long an answer takes on a line that is free
 
     @property
     def bytes_per_second(self) -> float:
@@ -1908,18 +1932,26 @@ class Connection:
         if on_demand:
             return self.in_flight_max_bytes + DEMAND_EXTRA_BYTES
         speed = self.bytes_per_second
-        # Two of the largest chunks at least, or the line would idle between them.
-        useful_bytes = max(2 * largest_chunk_bytes(speed), IN_FLIGHT_TRIPS * self._trip_s * speed)
-        return min(self.in_flight_max_bytes, useful_bytes)
+        # Two of the largest chunks at least, and one beyond what is on the way, or the line would
+        # idle between them.
+        chunk_bytes = largest_chunk_bytes(speed)
+        on_the_way_bytes = IN_FLIGHT_TRIPS * self._trip_s * speed
+        return min(self.in_flight_max_bytes, chunk_bytes + max(chunk_bytes, on_the_way_bytes))
 
-    def answered(self, size: int, asked_at: float) -> None:
-        """A chunk came in: the line's speed shows when it came right behind another one."""
+    def answered(self, size: int, asked_at: float, *, was_alone: bool) -> None:
+        """A chunk came in.
+
+        The line's speed shows when it came right behind another one. Its round trip shows when it
+        was asked for while nothing else was in flight; others only make it shorter, or the time
+        that a full line takes would pass for distance, and more be asked for ever.
+        """
         now = time.monotonic()
         if self._answered_at > asked_at:
             self._timed_bytes = RATE_MEMORY * self._timed_bytes + size
             self._timed_s = RATE_MEMORY * self._timed_s + now - self._answered_at
         self._answered_at = now
-        self._trip_s = min(now - asked_at, self._trip_s * TRIP_GROWTH)
+        known_s = math.inf if was_alone else self._trip_s * TRIP_GROWTH
+        self._trip_s = min(now - asked_at, known_s)
         self._failures = 0
         grown = self.in_flight_max_bytes + int(size * IN_FLIGHT_GROWTH)
         self.in_flight_max_bytes = min(self._limits.max_bytes, grown)
@@ -1978,6 +2010,7 @@ class ConnectionPool:
         while True:
             connection = await self._turn(request)
             asked_at = time.monotonic()
+            was_alone = connection.in_flight_bytes == request.chunk.size
             try:
                 body = await self._source.fetch_chunk(
                     connection.bot_id, request.file, request.chunk
@@ -1995,7 +2028,7 @@ class ConnectionPool:
                 if len(request.refusals) == len(self.connections):
                     raise
             else:
-                connection.answered(len(body), asked_at)
+                connection.answered(len(body), asked_at, was_alone=was_alone)
                 return body
             finally:
                 connection.in_flight_bytes -= request.chunk.size
@@ -2471,7 +2504,7 @@ class TelegramGateway:
     @staticmethod
     def _check_same(message: _Message, file: RemoteFile) -> None:
         if message.media.id != file.media_id:
-            raise FileMissing("The file was replaced by another one.")
+            raise FileReplaced("The file was replaced by another one.")
 
     async def _get_file(
         self, bot: _Bot, message: _Message, file: RemoteFile, chunk: Chunk

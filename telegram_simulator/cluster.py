@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from telethon.crypto import AuthKey as TelethonKey
+from telethon.sessions import StringSession
+
 from .data_centre import DataCentre, Shared
 from .faults import Counters, Trouble
 from .handshake import ServerKey
+from .session import AuthKey
 from .world import Bot, World
 
 DC_IDS = (1, 2, 4)
+KEY_BYTES = 256
 API_ID = 12345
 API_HASH = "0123456789abcdef0123456789abcdef"
 """Any number and any text log in here; these are what `environment` hands out."""
@@ -110,6 +116,16 @@ class TelegramSimulator:
             "TELEGRAM_DC_KEY": str(key_path),
             "CHANNELS": ",".join(map(str, chat_ids)),
         }
+
+    def session_string(self, bot: Bot) -> str:
+        """A Telethon StringSession of this bot, as it has one that logged in before."""
+        home = self.data_centre(bot.home_dc)
+        key = AuthKey(secrets.token_bytes(KEY_BYTES), salt=secrets.randbits(62), account=bot)
+        home.add_key(key)
+        session = StringSession()
+        session.set_dc(home.id, home.host, home.port)
+        session.auth_key = TelethonKey(key.secret)
+        return str(session.save())
 
     # -- more trouble --------------------------------------------------------------------------
 

@@ -193,6 +193,7 @@ class DataCentre:
         is_younger_around = link in key.users and next(reversed(key.users)) is not link
         if is_home and (is_younger_around or any(key.users[other] for other in others)):
             log.error("an authorisation key was used on two connections at once: it is dead now")
+            self.shared.counters.errors[KEY_DUPLICATED.message] += 1
             key.dead = True
             self.forget_key(key)
             return KEY_DUPLICATED

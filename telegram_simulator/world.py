@@ -261,6 +261,10 @@ class World:
         digest = self._digest(b"reference", account_id, file_id, generation)
         return generation.to_bytes(4, "big") + digest[:16]
 
+    def move_file(self, file_id: int, dc_id: int) -> None:
+        """Take a file to another data centre, which its messages do not tell (FILE_MIGRATE_X)."""
+        self._files[file_id] = replace(self._files[file_id], dc_id=dc_id)
+
     def expire_references(self, file_id: int) -> None:
         """From now on only messages read again give a reference that opens the file."""
         self._reference_generation[file_id] = self._reference_generation.get(file_id, 0) + 1
