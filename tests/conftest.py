@@ -39,7 +39,14 @@ JWT_SECRET = "a secret of the test suite, long enough"
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("tests")
 
+WAITING_FILES = ("test_trouble_table.py", "test_film_outlasts_token.py")
+
 StartClient = Callable[..., Awaitable[TestClient[Any, Any]]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that mostly wait come first, so that others run beside them to the end."""
+    items.sort(key=lambda item: item.path.name not in WAITING_FILES)
 
 
 @pytest.fixture(autouse=True)

@@ -180,6 +180,7 @@ class Scene:
     key_path: Path
     session: aiohttp.ClientSession
     url: str = ""
+    process: subprocess.Popen[bytes] | None = None
     players: list[Player] = field(default_factory=list)
 
     @property
@@ -214,7 +215,7 @@ class Scene:
             "PORT": "0",
             **environ,
         }
-        process = _start_worker(settings, log)
+        process = self.process = _start_worker(settings, log)
         try:
             yield await self._address(log, process)
             process.terminate()
@@ -392,6 +393,20 @@ async def _silent(scene: Scene) -> None:
     assert (status, waited_s < 21) == (502, True)
     await asyncio.sleep(120 - waited_s)
     scene.telegram.trouble.silent.clear()
+
+
+@row("SIGTERM while films run", 3, resets_max=99, ends_well=False)
+async def _sigterm(scene: Scene) -> None:
+    await scene.until_everybody_plays()
+    assert scene.process is not None
+    scene.process.terminate()
+    await asyncio.sleep(1)
+    with pytest.raises(aiohttp.ClientError):
+        await scene.newcomer()
+    slow = scene.players[1]
+    before = slow.received_bytes
+    assert await asyncio.to_thread(scene.process.wait, 28) == 0
+    assert slow.received_bytes - before > 15 * SLOW_BYTES_PER_SECOND
 
 
 @row("FLOOD_WAIT of 60 s", 62, resets_max=5)
@@ -674,6 +689,12 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]
 def _play_in_thread(row: Row, folder: Path) -> None:
     folder.mkdir()
     asyncio.run(play_row(row, folder))
+
+
+def test_the_document_tells_every_row_and_its_wait() -> None:
+    table = (REPOSITORY / "docs/troubles.md").read_text().partition("\n## ")[0]
+    told = dict(re.findall(r"^\| (.+?) \| .* \| (\d+) s \|$", table, re.MULTILINE))
+    assert told == {row.name: str(row.wait_max_s) for row in ROWS}
 
 
 @pytest.mark.timeout(400)
