@@ -7,7 +7,7 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock audit bench screenshots lighthouse venv browsers clean
+.PHONY: help demo test check format lock audit bench soak screenshots lighthouse venv browsers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -57,6 +57,10 @@ audit: venv  ## known vulnerabilities of all that is locked, licences of all tha
 bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; results in benchmarks/results
 	$(VENV)/bin/python benchmarks/gallery_index.py
 	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
+
+soak: venv $(VENV)-worker/.installed  ## 200 viewers for ten minutes, then 11,000 strangers; MINUTES=2
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) \
+	  --worker-python $(VENV)-worker/bin/python --results benchmarks/results
 
 $(VENV)-worker/.installed: requirements.txt
 	@$(PYTHON) -m venv $(VENV)-worker

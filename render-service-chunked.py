@@ -1005,6 +1005,7 @@ class Worker:
         yield _metric("start_time_seconds", "gauge", "Unix time of the start.", self._started_at)
         yield _metric("http_requests_total", "counter", "Requests answered.", statuses)
         yield _metric("sent_bytes_total", "counter", "Body bytes sent.", self._sent_bytes)
+        yield _metric("tasks", "gauge", "Things under way.", len(asyncio.all_tasks()))
         yield self._first_bytes.exposition()
 
     def _cache_metrics(self) -> Iterator[str]:

@@ -150,7 +150,19 @@ class Telegram:
             "round_trip_s": line.round_trip_s,
             "bytes_per_second": line.bytes_per_second,
         }
+        self.make_trouble(trouble)
+
+    def make_trouble(self, trouble: Mapping[str, Any]) -> None:
+        """What the control door knows as trouble: faults, floods, a silence."""
         self._ask("POST", "trouble", trouble)
+
+    def expire_references(self) -> None:
+        """From now on the files open with references read anew only."""
+        self._ask("POST", "expire-references", {})
+
+    def drop_connections(self) -> None:
+        """Cut every connection of every client."""
+        self._ask("POST", "drop-connections", {})
 
     def fetched_bytes(self, film: Film) -> int:
         """How many bytes of the film were served since the start or the last reset."""
@@ -241,6 +253,19 @@ class Worker:
         subject = f"{film.chat_id}/{film.message_id}"
         claims = {"iss": "backend", "aud": "worker", "sub": subject, "iat": now, "exp": now + 3600}
         return f"/stream/{subject}?token={jwt.encode(claims, JWT_SECRET)}"
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics without labels, by name, as /metrics tells them."""
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines if "{" not in name}
+
+    def open_files(self) -> int:
+        """Files and sockets that the process has open."""
+        return int(self._process.num_fds())
 
     @property
     def base_url(self) -> str:
