@@ -13,13 +13,12 @@ What is already there and made by the same recipe is not made again.
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .ffmpeg import FfmpegFailed, find_ffmpeg
+from .ffmpeg import need_ffmpeg, run_with_progress
 
 FRAMES_PER_SECOND = 24
 CLOCK_FRAMES_PER_SECOND = 10
@@ -118,7 +117,7 @@ def make_sample_films(
             with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as workshop:
                 command = _film_command(recipe, seconds, Path(workshop))
                 made = Path(workshop) / recipe.name
-                _run_ffmpeg([*command, f"file:{made}"], seconds, _named(tell, recipe.name))
+                run_with_progress([*command, f"file:{made}"], seconds, _named(tell, recipe.name))
                 made.replace(film)
             _note(film).write_text(fingerprint)
         tell(recipe.name, 1.0)
@@ -137,8 +136,8 @@ def make_sample_pictures(folder: Path) -> list[Path]:
             with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as workshop:
                 made = Path(workshop) / name
                 still = ("-frames:v", "1", "-q:v", "3", "-pix_fmt", "yuvj420p", f"file:{made}")
-                _run_ffmpeg(
-                    [_ffmpeg(), "-f", "lavfi", "-i", source, *still], 1, lambda _share: None
+                run_with_progress(
+                    [need_ffmpeg(), "-f", "lavfi", "-i", source, *still], 1, lambda _share: None
                 )
                 made.replace(picture)
             _note(picture).write_text(fingerprint)
@@ -157,13 +156,6 @@ def _note(film: Path) -> Path:
 def _is_made(film: Path, fingerprint: str) -> bool:
     note = _note(film)
     return film.is_file() and note.is_file() and note.read_text() == fingerprint
-
-
-def _ffmpeg() -> str:
-    ffmpeg = find_ffmpeg()
-    if ffmpeg is None:
-        raise FfmpegFailed("ffmpeg is missing; `pip install imageio-ffmpeg` brings one")
-    return ffmpeg
 
 
 def _film_command(recipe: Recipe, seconds: int, workshop: Path) -> list[str]:
@@ -187,7 +179,7 @@ def _film_command(recipe: Recipe, seconds: int, workshop: Path) -> list[str]:
     )
     clock_input = ("-f", "rawvideo", "-pix_fmt", "gray", "-s", clock_size, "-r", str(fps))
     return [
-        *(_ffmpeg(), *clock_input, "-i", f"file:{clock_path}", "-filter_complex", graph),
+        *(need_ffmpeg(), *clock_input, "-i", f"file:{clock_path}", "-filter_complex", graph),
         *("-map", "[picture]", "-map", "[sound]", "-t", str(seconds)),
         # A key frame every two seconds, as films made for the web have: a seek is then quick.
         *("-g", str(2 * FRAMES_PER_SECOND), "-ar", "48000", "-ac", "2"),
@@ -214,35 +206,6 @@ def _soundtrack(notes_hz: tuple[float, ...], seconds: int) -> str:
         f",aecho=0.8:0.7:60|190:0.3|0.2,lowpass=f=3000"
         f",afade=in:d=1,afade=out:st={seconds - 1.2}:d=1.1,atrim=end={seconds}"
     )
-
-
-def _run_ffmpeg(command: list[str], seconds: float, tell: Callable[[float], None]) -> None:
-    """Run ffmpeg to its end and tell, as it goes, which share of `seconds` is done."""
-    flags = ["-hide_banner", "-nostdin", "-y", "-v", "error", "-nostats", "-progress", "pipe:1"]
-    with (
-        subprocess.Popen(  # noqa: S603 - the command is put together above, from constants
-            [command[0], *flags, *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process
-    ):
-        complaint = "no output"
-        try:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-            for line in process.stdout:
-                key, _equals, value = line.strip().partition("=")
-                if key == "out_time_us" and value.isdecimal():
-                    tell(min(0.99, int(value) / 1e6 / seconds))
-                elif line[:1] == "[" or not _equals:
-                    complaint = line.strip()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise FfmpegFailed(complaint)
 
 
 # -- the clock -----------------------------------------------------------------------------------
