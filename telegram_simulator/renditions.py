@@ -194,9 +194,7 @@ AV1 = Quality("360p av1", 360, "libsvtav1", ("-preset", "12", "-b:v", "200k"), "
 FRAGMENTS = "+frag_keyframe+empty_moov+default_base_moof+delay_moov+skip_trailer"
 
 
-def make_qualities(
-    film: Path, progress: Callable[[float], None] | None = None, *, force: bool = False
-) -> Path:
+def make_qualities(film: Path, progress: Callable[[float], None] | None = None) -> Path:
     """Make the qualities and the storyboard of a film, unless they are there; their folder.
 
     Raises FfmpegFailed.
@@ -210,7 +208,7 @@ def make_qualities(
     made_from = f"{recipes!r} {SEGMENT_S} {STORYBOARD_BOX} {stamp.st_size} {stamp.st_mtime_ns}"
     fingerprint = hashlib.sha256(made_from.encode()).hexdigest()
     note = folder / ".recipe"
-    if not force and note.is_file() and note.read_text() == fingerprint:
+    if note.is_file() and note.read_text() == fingerprint:
         return folder
     facts = probe_blocking(ffmpeg, film)
     if not facts.has_picture or not facts.duration_s:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import itertools
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -186,8 +187,8 @@ Subscriber = Callable[[Channel, ChannelEvent], None]
 PrivateSubscriber = Callable[[Bot, "PrivateMessage | Press"], None]
 Listener = Callable[[Saying], None]
 
-SAYINGS_KEPT = 10_000
-"""Of a bot that talks all day the latest ones are enough."""
+SAYINGS_KEPT = PRIVATE_MESSAGES_KEPT = PRESSES_KEPT = 10_000
+"""Of a bot that talks all day the latest ones are enough; messages are counted bot by bot."""
 
 
 class World:
@@ -200,6 +201,8 @@ class World:
         self.users: dict[int, User] = {}
         self.said: list[Saying] = []
         self._private: dict[int, dict[int, PrivateMessage]] = {}
+        self._private_ids: Counter[int] = Counter()
+        self._started: set[tuple[int, int]] = set()
         self._presses: dict[str, Press] = {}
         self._saying_numbers = itertools.count(1)
         self._secret = secrets.token_bytes(32)
@@ -376,7 +379,8 @@ class World:
             forwarded=forward,
             reply_to=reply_to,
         )
-        self._private.setdefault(bot.id, {})[message.id] = message
+        self._started.add((bot.id, user_id))
+        self._keep_private(message)
         self._tell_bot(bot, message)
         return message
 
@@ -389,6 +393,8 @@ class World:
             self.add_user(user_id, f"Person {user_id}")
         press = Press(str(next(self._ids)), bot.id, user_id, message, data)
         self._presses[press.id] = press
+        if len(self._presses) > PRESSES_KEPT:
+            del self._presses[next(iter(self._presses))]
         self._tell_bot(bot, press)
         return press
 
@@ -401,8 +407,7 @@ class World:
 
     def has_written(self, user_id: int, bot: Bot) -> bool:
         """Whether a person started the chat: before that, a bot may not write to them."""
-        messages = self._private.get(bot.id, {}).values()
-        return any(each.user_id == user_id and not each.from_bot for each in messages)
+        return (bot.id, user_id) in self._started
 
     def answer(
         self,
@@ -426,7 +431,7 @@ class World:
             reply_to=reply_to,
             reply_markup=reply_markup,
         )
-        self._private.setdefault(bot.id, {})[message.id] = message
+        self._keep_private(message)
         return message
 
     def rewrite(
@@ -469,7 +474,14 @@ class World:
         return lambda: self._private_subscribers.remove(subscriber)
 
     def _next_private_id(self, bot: Bot) -> int:
-        return len(self._private.get(bot.id, ())) + 1
+        self._private_ids[bot.id] += 1
+        return self._private_ids[bot.id]
+
+    def _keep_private(self, message: PrivateMessage) -> None:
+        messages = self._private.setdefault(message.bot_id, {})
+        messages[message.id] = message
+        if len(messages) > PRIVATE_MESSAGES_KEPT:
+            del messages[next(iter(messages))]
 
     def _tell_bot(self, bot: Bot, what: PrivateMessage | Press) -> None:
         for subscriber in tuple(self._private_subscribers):

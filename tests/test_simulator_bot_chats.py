@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from telegram_simulator import world as world_module
 from telegram_simulator.bot_api import BotApiServer
 from telegram_simulator.bot_keyboards import read_reply_markup
 from telegram_simulator.bot_text import WrongLink, check_link, command_entities, parse_html
@@ -206,6 +209,43 @@ async def test_private_messages_are_pushed_and_filtered_like_posts(talk: Talk) -
         talk.world.write_to(talk.bot, ADA, "heard")
         (update,) = await poll
     assert update["message"]["text"] == "heard"
+
+
+async def test_a_webhook_hears_of_people_too(
+    talk: Talk, aiohttp_server: Callable[[web.Application], Awaitable[TestServer]]
+) -> None:
+    calls: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def receive(request: web.Request) -> web.Response:
+        await calls.put(await request.json())
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    hook = await aiohttp_server(app)
+    await talk.result("setWebhook", url=str(hook.make_url("/hook")))
+    talk.world.write_to(talk.bot, ADA, "/start")
+    async with asyncio.timeout(5):
+        update = await calls.get()
+    assert update["message"]["text"] == "/start"
+    status, _description = await talk.refusal("getUpdates")
+    assert status == 409
+    await talk.result("deleteWebhook")
+    talk.world.write_to(talk.bot, ADA, "again")
+    assert (await talk.heard())["text"] == "again"
+
+
+async def test_only_the_latest_of_a_long_talk_is_kept(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world_module, "PRIVATE_MESSAGES_KEPT", 2)
+    monkeypatch.setattr(world_module, "SAYINGS_KEPT", 2)
+    talk.world.write_to(talk.bot, ADA, "/start")
+    sent = [await talk.result("sendMessage", chat_id=ADA, text=text) for text in "abc"]
+    assert [each["message_id"] for each in sent] == [2, 3, 4]
+    kept = [talk.world.private_message(talk.bot, number) for number in range(1, 5)]
+    assert [each and each.text for each in kept] == [None, None, "b", "c"]
+    assert [(saying.number, saying.text) for saying in talk.world.said] == [(2, "b"), (3, "c")]
 
 
 # -- what the bot says ---------------------------------------------------------------------------
