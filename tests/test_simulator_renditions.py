@@ -189,6 +189,16 @@ def test_the_storyboard_shows_each_moment_where_its_map_says(
         assert nearest == float(time_s)
 
 
+def test_a_storyboard_without_a_size_is_left_out(
+    sample_films: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "storyboard.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "storyboard.txt").write_text("frame_width=240\n0,0,0\n")
+    _world, film = film_in_a_world(sample_films[1], tmp_path)
+    assert film.alternatives == ()
+    assert "cannot be used: no frame_height in it" in caplog.text
+
+
 # -- reading fragmented films --------------------------------------------------------------------
 
 
