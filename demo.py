@@ -1,6 +1,6 @@
 """The whole house on this machine, no Telegram account needed: `make demo`.
 
-    python demo.py                      # three sample films and two files of 2 GB
+    python demo.py                      # a channel of samples, with two files of 2 GB
     python demo.py --media ~/Videos     # one's own films
     python demo.py --rtt 80ms --rate 20Mbit/s
 
@@ -35,11 +35,8 @@ try:
     from telegram_simulator.__main__ import READY_LINE
     from telegram_simulator.ffmpeg import FfmpegFailed
     from telegram_simulator.media_folder import scan
-    from telegram_simulator.sample_films import (
-        DEFAULT_SECONDS,
-        make_sample_films,
-        make_sample_pictures,
-    )
+    from telegram_simulator.sample_channel import make_sample_channel
+    from telegram_simulator.sample_films import DEFAULT_SECONDS
 except ModuleNotFoundError as missing:
     sys.exit(f"demo: {missing.name} is not installed; `make demo` installs what is needed")
 
@@ -210,9 +207,7 @@ def serve_samples(options: argparse.Namespace) -> list[str]:
     folder = options.work_dir / "films"
     bar = ProgressBar()
     try:
-        films = make_sample_films(folder, bar.show, seconds=options.seconds)
-        # Its name puts the album before the films: shown newest first, the films come first.
-        make_sample_pictures(folder / "Album")
+        films = make_sample_channel(folder, bar.show, seconds=options.seconds)
     except FfmpegFailed as error:
         raise DemoError(f"ffmpeg could not make the sample films: {error}") from None
     except OSError as error:

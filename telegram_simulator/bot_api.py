@@ -15,32 +15,24 @@ Telegram's own server in its `--local` mode.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, NoReturn, Self
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
 from . import control
-from .bot_api_objects import (
-    FileIds,
-    FilePlace,
-    Json,
-    Messages,
-    chat,
-    find_content,
-    folder_and_suffix,
-    user,
-)
+from .bot_api_objects import FileIds, FilePlace, Messages, find_content, folder_and_suffix
+from .bot_arguments import Arguments, names, number, read_arguments, refuse, truth
+from .bot_chats import BotChats, Method
 from .bot_updates import ApiError, UpdateQueue, Webhook, push_update
 from .content import Content
 from .faults import Counters, Fault, Trouble
-from .world import Bot, Channel, ChannelEvent, World
+from .world import Bot, Channel, ChannelEvent, Json, Press, PrivateMessage, World
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +42,12 @@ FILE_PATH_LIFETIME_S = 3600.0
 """«It is guaranteed that the link will be valid for at least 1 hour»; here it is exactly that."""
 PIECE_BYTES = 256 << 10
 REQUEST_BYTES_MAX = 1 << 20
-TEXT_LENGTH_MAX = 4096
-PRIVATE_MESSAGES_KEPT = 1000
 SECRET_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
-Method = Callable[[Bot, Mapping[str, str]], Awaitable[Any]]
-
 
 class BotApiServer:
-    """The HTTP door; an async context manager. `sent` keeps what bots wrote to private chats."""
+    """The HTTP door; an async context manager. What bots say through it is in `World.said`."""
 
     def __init__(
         self,
@@ -76,27 +64,22 @@ class BotApiServer:
         self.world = world
         self.trouble = trouble or Trouble()
         self.counters = counters or Counters()
-        self.sent: list[Json] = []
         self._host, self._port = host, port
         self._actions = actions or {}
         self._clock = clock
         self._webhook_retry_s = webhook_retry_s
         self._ids = FileIds()
+        self._chats = BotChats(world, self._ids)
         self._queues: dict[int, UpdateQueue] = {}
         self._paths: dict[tuple[int, str], tuple[FilePlace, float]] = {}
         self._path_numbers: dict[tuple[int, FilePlace], int] = {}
-        self._speaker: Bot | None = None
         self._methods: dict[str, Method] = {
-            "getMe": self._get_me,
             "getFile": self._get_file,
             "getUpdates": self._get_updates,
             "setWebhook": self._set_webhook,
             "deleteWebhook": self._delete_webhook,
             "getWebhookInfo": self._get_webhook_info,
-            "sendMessage": self._send_message,
-            "getChat": self._get_chat,
-            "getChatMember": self._get_chat_member,
-            "getChatAdministrators": self._get_chat_administrators,
+            **self._chats.methods(),
         }
         self._spellings = {name.lower(): name for name in self._methods}
 
@@ -125,11 +108,15 @@ class BotApiServer:
             raise
         self._port = self._runner.addresses[0][1]
         self._http = aiohttp.ClientSession()
-        self._unsubscribe = self.world.subscribe(self._on_event)
+        self._subscriptions = (
+            self.world.subscribe(self._on_event),
+            self.world.subscribe_to_private(self._on_private),
+        )
         return self
 
     async def __aexit__(self, *_reason: object) -> None:
-        self._unsubscribe()
+        for end in self._subscriptions:
+            end()
         for queue in self._queues.values():
             await queue.close()
         await self._runner.cleanup()
@@ -144,8 +131,8 @@ class BotApiServer:
             self.counters.methods[f"bot_api.{name}"] += 1
             fault = await self._strike(request, name, bot, None)
             if name not in self._methods:
-                _refuse(404, "Not Found: method not found")
-            result = await self._methods[name](bot, await _arguments(request))
+                refuse(404, "Not Found: method not found")
+            result = await self._methods[name](bot, await read_arguments(request))
         except ApiError as error:
             return self._refusal(error)
         response = _answer({"ok": True} | result)
@@ -163,7 +150,7 @@ class BotApiServer:
             content = find_content(self.world, place)
             fault = await self._strike(request, "download", bot, place.file_id)
             if content is None or self._clock() >= expires:
-                _refuse(404, "Not Found")
+                refuse(404, "Not Found")
         except ApiError as error:
             return self._refusal(error)
         return await self._send_file(request, content, place, fault)
@@ -174,7 +161,7 @@ class BotApiServer:
     def _authorize(self, request: web.Request) -> Bot:
         bot = self.world.bot_by_token(request.match_info["token"])
         if bot is None:
-            _refuse(401, "Unauthorized")
+            refuse(401, "Unauthorized")
         return bot
 
     def _refusal(self, error: ApiError) -> web.Response:
@@ -204,16 +191,16 @@ class BotApiServer:
 
     # -- files ---------------------------------------------------------------------------------
 
-    async def _get_file(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
+    async def _get_file(self, bot: Bot, arguments: Arguments) -> Json:
         file_id = arguments.get("file_id", "")
         if not file_id:
-            _refuse(400, "Bad Request: file_id not specified")
+            refuse(400, "Bad Request: file_id not specified")
         place = self._ids.place(bot, file_id)
         content = find_content(self.world, place) if place else None
         if place is None or content is None:
-            _refuse(400, "Bad Request: invalid file_id")
+            refuse(400, "Bad Request: invalid file_id")
         if content.size > DOWNLOAD_BYTES_MAX:
-            _refuse(400, "Bad Request: file is too big")
+            refuse(400, "Bad Request: file is too big")
         return _result(
             {
                 "file_id": file_id,
@@ -276,59 +263,65 @@ class BotApiServer:
             return  # The Bot API tells nobody.
         kind = "channel_post" if event.kind == "new" else "edited_channel_post"
         for bot_id in channel.members:
-            if self._speaker is None or bot_id != self._speaker.id:
+            if self._chats.speaker is None or bot_id != self._chats.speaker.id:
                 bot = self.world.bots[bot_id]
-                self._queue(bot).add(kind, self._message(bot, channel, event))
+                told = Messages(self._ids, bot, self.world).message(channel, event.post)
+                self._queue(bot).add(kind, told)
 
-    def _message(self, bot: Bot, channel: Channel, event: ChannelEvent) -> Json:
-        return Messages(self._ids, bot).message(channel, event.post)
+    def _on_private(self, bot: Bot, what: PrivateMessage | Press) -> None:
+        """What a person writes to a bot, or presses, becomes an update of that bot."""
+        messages = Messages(self._ids, bot, self.world)
+        if isinstance(what, Press):
+            self._queue(bot).add("callback_query", messages.press(what))
+        else:
+            self._queue(bot).add("message", messages.private(what))
 
     def _queue(self, bot: Bot) -> UpdateQueue:
         if bot.id not in self._queues:
             self._queues[bot.id] = UpdateQueue(retry_first_s=self._webhook_retry_s)
         return self._queues[bot.id]
 
-    async def _get_updates(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
+    async def _get_updates(self, bot: Bot, arguments: Arguments) -> Json:
         queue = self._queue(bot)
         if "allowed_updates" in arguments:
-            queue.allowed = _names(arguments["allowed_updates"])
-        timeout_s = float(_number(arguments, "timeout", 0))
-        offset, limit = _number(arguments, "offset", 0), _number(arguments, "limit", 100)
+            queue.allowed = names(arguments["allowed_updates"])
+        timeout_s = float(number(arguments, "timeout", 0))
+        offset, limit = number(arguments, "offset", 0), number(arguments, "limit", 100)
         return _result(await queue.poll(offset, limit, timeout_s))
 
-    async def _set_webhook(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
+    async def _set_webhook(self, bot: Bot, arguments: Arguments) -> Json:
         url = arguments.get("url", "").strip()
         if not url:
             return await self._delete_webhook(bot, arguments)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            _refuse(400, "Bad Request: bad webhook: An HTTPS URL must be provided for webhook")
+            refuse(400, "Bad Request: bad webhook: An HTTPS URL must be provided for webhook")
         secret = arguments.get("secret_token", "")
         if len(secret) > 256:
-            _refuse(400, "Bad Request: secret token is too long")
+            refuse(400, "Bad Request: secret token is too long")
         if secret and not SECRET_TOKEN.fullmatch(secret):
-            _refuse(400, "Bad Request: secret token contains unallowed characters")
+            refuse(400, "Bad Request: secret token contains unallowed characters")
         queue = self._queue(bot)
         if "allowed_updates" in arguments:
-            queue.allowed = _names(arguments["allowed_updates"])
-        if _truth(arguments.get("drop_pending_updates")):
+            queue.allowed = names(arguments["allowed_updates"])
+        if truth(arguments.get("drop_pending_updates")):
             queue.drop()
-        webhook = Webhook(url, secret, max(1, min(_number(arguments, "max_connections", 40), 100)))
+        webhook = Webhook(url, secret, max(1, min(number(arguments, "max_connections", 40), 100)))
         if webhook == queue.webhook:
             return {"result": True, "description": "Webhook is already set"}
         queue.set_webhook(webhook, self._push)
         return {"result": True, "description": "Webhook was set"}
 
-    async def _delete_webhook(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
+    async def _delete_webhook(self, bot: Bot, arguments: Arguments) -> Json:
         queue = self._queue(bot)
-        if _truth(arguments.get("drop_pending_updates")):
+        if truth(arguments.get("drop_pending_updates")):
             queue.drop()
         if queue.webhook is None:
             return {"result": True, "description": "Webhook is already deleted"}
         queue.set_webhook(None, self._push)
         return {"result": True, "description": "Webhook was deleted"}
 
-    async def _get_webhook_info(self, bot: Bot, _arguments: Mapping[str, str]) -> Json:
+    async def _get_webhook_info(self, bot: Bot, _arguments: Arguments) -> Json:
         queue = self._queue(bot)
         hook = queue.webhook
         info: Json = {
@@ -347,135 +340,16 @@ class BotApiServer:
     async def _push(self, webhook: Webhook, update: Json) -> str | None:
         return await push_update(self._http, webhook, update)
 
-    # -- chats and messages --------------------------------------------------------------------
-
-    async def _get_me(self, bot: Bot, _arguments: Mapping[str, str]) -> Json:
-        abilities = {
-            "can_join_groups": True,
-            "can_read_all_group_messages": False,
-            "supports_inline_queries": False,
-        }
-        return _result(user(bot) | abilities)
-
-    async def _send_message(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
-        text = arguments.get("text", "")
-        if not text.strip():
-            _refuse(400, "Bad Request: message text is empty")
-        if len(text) > TEXT_LENGTH_MAX:
-            _refuse(400, "Bad Request: message is too long")
-        chat_id = arguments.get("chat_id", "")
-        if chat_id.isdecimal() and int(chat_id) > 0:
-            return _result(self._send_privately(bot, int(chat_id), text))
-        channel = self._channel(bot, arguments)
-        # The bot that writes gets no update of its own post, as with Telegram.
-        self._speaker = bot
-        try:
-            post = self.world.post(channel, text=text)
-        finally:
-            self._speaker = None
-        return _result(Messages(self._ids, bot).message(channel, post))
-
-    def _send_privately(self, bot: Bot, chat_id: int, text: str) -> Json:
-        message = {
-            "message_id": len(self.sent) + 1,
-            "from": user(bot),
-            "chat": {"id": chat_id, "first_name": f"Person {chat_id}", "type": "private"},
-            "date": int(time.time()),
-            "text": text,
-        }
-        self.sent.append(message)
-        del self.sent[:-PRIVATE_MESSAGES_KEPT]
-        return message
-
-    async def _get_chat(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
-        channel = self._channel(bot, arguments)
-        details = {"accent_color_id": 0, "max_reaction_count": 11, "has_visible_history": True}
-        return _result(chat(channel) | details)
-
-    async def _get_chat_member(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
-        channel = self._channel(bot, arguments)
-        member = self.world.bots.get(_number(arguments, "user_id", 0))
-        if member is None:
-            _refuse(400, "Bad Request: user not found")
-        if member.id not in channel.members:
-            return _result({"user": user(member), "status": "left"})
-        return _result(_administrator(member))
-
-    async def _get_chat_administrators(self, bot: Bot, arguments: Mapping[str, str]) -> Json:
-        channel = self._channel(bot, arguments)
-        members = (self.world.bots[bot_id] for bot_id in sorted(channel.members))
-        return _result([_administrator(member) for member in members])
-
-    def _channel(self, bot: Bot, arguments: Mapping[str, str]) -> Channel:
-        """The channel that `chat_id` names, as a number or as @username. Raises ApiError."""
-        wanted = arguments.get("chat_id", "").strip()
-        if not wanted:
-            _refuse(400, "Bad Request: chat_id is empty")
-        for channel in self.world.channels.values():
-            if wanted in (str(channel.chat_id), f"@{channel.username}"):
-                break
-        else:
-            _refuse(400, "Bad Request: chat not found")
-        if bot.id not in channel.members:
-            _refuse(403, "Forbidden: bot is not a member of the channel chat")
-        return channel
-
 
 # -- requests and answers ------------------------------------------------------------------------
-
-
-async def _arguments(request: web.Request) -> dict[str, str]:
-    """The arguments of a call as strings, from the query and from the body; the body wins."""
-    arguments = dict(request.query)
-    if request.content_type == "application/json":
-        try:
-            body = await request.json()
-        except ValueError:
-            _refuse(400, "Bad Request: can't parse JSON object")
-        if not isinstance(body, dict):
-            _refuse(400, "Bad Request: can't parse JSON object")
-        for name, value in body.items():
-            arguments[name] = value if isinstance(value, str) else json.dumps(value)
-    elif request.can_read_body:
-        form = await request.post()
-        arguments |= {name: value for name, value in form.items() if isinstance(value, str)}
-    return arguments
-
-
-def _number(arguments: Mapping[str, str], name: str, default: int) -> int:
-    text = arguments.get(name, "")
-    # Telegram reads what is no number as if it was not there.
-    return int(text) if re.fullmatch(r"-?\d{1,18}", text) else default
-
-
-def _truth(text: str | None) -> bool:
-    return (text or "").lower() in ("1", "true", "yes", "on")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """A JSON list of update kinds; anything else means the default, which is all of them."""
-    try:
-        names = json.loads(text or "[]")
-    except ValueError:
-        _refuse(400, "Bad Request: can't parse allowed updates JSON object")
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
 
 def _result(result: object) -> Json:
     return {"result": result}
 
 
-def _administrator(bot: Bot) -> Json:
-    rights = {"can_post_messages": True, "can_edit_messages": True, "can_delete_messages": True}
-    return {"user": user(bot), "status": "administrator", "can_be_edited": False} | rights
-
-
 def _answer(body: Json, status: int = 200) -> web.Response:
     return web.json_response(body, status=status)
-
-
-def _refuse(code: int, description: str) -> NoReturn:
-    raise ApiError(code, description)
 
 
 def _api_error(fault: Fault) -> ApiError:

@@ -12,12 +12,22 @@ import hmac
 import secrets
 import struct
 from dataclasses import dataclass
-from typing import Any
 
+from .bot_text import command_entities
 from .content import Content
-from .world import Bot, Channel, Document, Photo, PhotoSize, Post, World
-
-Json = dict[str, Any]
+from .world import (
+    Bot,
+    Channel,
+    Document,
+    Json,
+    Photo,
+    PhotoSize,
+    Post,
+    Press,
+    PrivateMessage,
+    User,
+    World,
+)
 
 _FOLDERS = {
     "video": "videos",
@@ -115,14 +125,33 @@ def chat(channel: Channel) -> Json:
     return described
 
 
-class Messages:
-    """Posts as the `Message` objects that one bot gets to see."""
+def person(who: User) -> Json:
+    described: Json = {"id": who.id, "is_bot": False, "first_name": who.first_name}
+    if who.username:
+        described["username"] = who.username
+    if who.language_code:
+        described["language_code"] = who.language_code
+    return described
 
-    def __init__(self, ids: FileIds, bot: Bot) -> None:
+
+def person_chat(who: User) -> Json:
+    """The chat of a bot with a person; it has the person's id."""
+    described: Json = {"id": who.id, "first_name": who.first_name, "type": "private"}
+    if who.username:
+        described["username"] = who.username
+    return described
+
+
+class Messages:
+    """Posts and private messages as the `Message` objects that one bot gets to see."""
+
+    def __init__(self, ids: FileIds, bot: Bot, world: World) -> None:
         self._ids = ids
         self._bot = bot
+        self._world = world
 
-    def message(self, channel: Channel, post: Post) -> Json:
+    def message(self, channel: Channel, post: Post, *, with_reply: bool = True) -> Json:
+        """A post. What it replies to is in it, but not what that one replied to in its turn."""
         where = chat(channel)
         told: Json = {
             "message_id": post.id,
@@ -134,12 +163,65 @@ class Messages:
             told["edit_date"] = int(post.edit_date.timestamp())
         if post.grouped_id is not None:
             told["media_group_id"] = str(post.grouped_id)
+        replied = channel.posts.get(post.reply_to) if post.reply_to else None
+        if replied is not None and with_reply:
+            told["reply_to_message"] = self.message(channel, replied, with_reply=False)
         if post.service:
             told["channel_chat_created"] = True
-        if post.media is not None:
-            told |= self._media(post.media)
-        if post.text:
-            told["text" if post.media is None else "caption"] = post.text
+        return told | self._body(post, command_entities(post.text))
+
+    def private(self, message: PrivateMessage, *, with_reply: bool = True) -> Json:
+        """What a person wrote to the bot, or the bot to a person."""
+        who = self._world.users[message.user_id]
+        told: Json = {
+            "message_id": message.id,
+            "from": user(self._bot) if message.from_bot else person(who),
+            "chat": person_chat(who),
+            "date": int(message.date.timestamp()),
+        }
+        if message.edit_date is not None:
+            told["edit_date"] = int(message.edit_date.timestamp())
+        if message.forwarded is not None:
+            told["forward_origin"] = self._origin(message.forwarded)
+        if message.reply_to and with_reply:
+            replied = self._world.private_message(self._bot, message.reply_to)
+            if replied is not None:
+                told["reply_to_message"] = self.private(replied, with_reply=False)
+        entities = list(message.entities) if message.from_bot else command_entities(message.text)
+        return told | self._body(message, entities)
+
+    def press(self, press: Press) -> Json:
+        """A `CallbackQuery`: somebody pressed one of the bot's buttons."""
+        message = press.message
+        if isinstance(message, PrivateMessage):
+            told = self.private(message)
+        else:
+            told = self.message(self._world.channels[message.channel_id], message)
+        return {
+            "id": press.id,
+            "from": person(self._world.users[press.user_id]),
+            "message": told,
+            "chat_instance": str(told["chat"]["id"]),
+            "data": press.data,
+        }
+
+    def _origin(self, post: Post) -> Json:
+        return {
+            "type": "channel",
+            "chat": chat(self._world.channels[post.channel_id]),
+            "message_id": post.id,
+            "date": int(post.date.timestamp()),
+        }
+
+    def _body(self, message: Post | PrivateMessage, entities: list[Json]) -> Json:
+        told = {} if message.media is None else self._media(message.media)
+        kind = "text" if message.media is None else "caption"
+        if message.text:
+            told[kind] = message.text
+        if entities:
+            told["entities" if kind == "text" else "caption_entities"] = entities
+        if message.reply_markup and "inline_keyboard" in message.reply_markup:
+            told["reply_markup"] = message.reply_markup
         return told
 
     def _media(self, media: Document | Photo) -> Json:
@@ -154,18 +236,26 @@ class Messages:
         moving = timed | {"width": media.width, "height": media.height}
         match media.kind:
             case "video":
-                return {"video": told | moving}
+                qualities = [self._quality(each) for each in media.alternatives if each.video_codec]
+                return {"video": told | moving | ({"qualities": qualities} if qualities else {})}
             case "animation":
                 # Telegram sends both, for bots older than the field.
                 return {"animation": told | moving, "document": told}
             case "round_video":
                 return {"video_note": told | timed | {"length": media.width}}
             case "audio":
-                return {"audio": told | timed}
+                named = {"title": media.title, "performer": media.performer}
+                named = {name: value for name, value in named.items() if value}
+                return {"audio": told | timed | named}
             case "voice":
                 return {"voice": told | timed}
             case "document":
                 return {"document": told}
+
+    def _quality(self, film: Document) -> Json:
+        """A `VideoQuality`; playlists and storyboards are not told of."""
+        measures = {"width": film.width, "height": film.height, "codec": film.video_codec}
+        return self._file(FilePlace(film.id), film.content) | measures
 
     def _picture(self, file_id: int, size: PhotoSize) -> Json:
         place = FilePlace(file_id, size.kind)

@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from .bot_api_objects import Json
+from .world import Json
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ It hangs on the Bot API's server and opens to this machine only.
 
     GET  /simulator/counters            what was asked and served, as JSON
     POST /simulator/counters/reset
-    GET  /simulator/posts               channels and posts, with the ids of their files
+    GET  /simulator/posts               channels and posts, with the ids of their files and of
+                                        what Telegram made of them
     POST /simulator/trouble             any of {"round_trip_s": 0.08, "bytes_per_second": 5e6,
                                         "down": [4], "silent": [4], "clock_ahead_s": 600,
                                         "faults": [{"kind": "cut_during", ...}]};
@@ -12,6 +13,8 @@ It hangs on the Bot API's server and opens to this machine only.
                                         to the plan, an empty list empties it
     POST /simulator/expire-references   {"file_ids": [...]}, or {} for every file
     POST /simulator/drop-connections    {"dc_id": 2}, or {} for every data centre
+
+People write to bots, and bots answer, under further names: see control_people.py.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from typing import Any, get_args
 
 from aiohttp import web
 
+from .control_people import people_routes
 from .faults import Counters, Fault, FaultKind, Trouble
-from .world import Channel, Post, World
+from .world import Channel, Document, Post, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Action = Callable[[int | None], None]
@@ -69,6 +73,8 @@ def add_routes(
     app.router.add_get("/simulator/posts", _local(get_posts))
     app.router.add_post("/simulator/trouble", _local(make_trouble))
     app.router.add_post("/simulator/expire-references", _local(expire_references))
+    for method, name, handler in people_routes(world, _object):
+        app.router.add_route(method, f"/simulator/{name}", _local(handler))
 
 
 def _handler(action: Action) -> Handler:
@@ -173,7 +179,28 @@ def _channel(channel: Channel) -> dict[str, Any]:
             "text": post.text,
             "file_id": post.media.id if post.media else None,
             "dc_id": post.media.dc_id if post.media else None,
+            "grouped_id": post.grouped_id,
+            "reply_to": post.reply_to,
+            "alternatives": _alternatives(post),
         }
         for post in channel.posts.values()
     ]
     return {"chat_id": channel.chat_id, "title": channel.title, "posts": posts}
+
+
+def _alternatives(post: Post) -> list[dict[str, Any]]:
+    """What Telegram made of a film: qualities, playlists, storyboards."""
+    documents = post.media.alternatives if isinstance(post.media, Document) else ()
+    return [
+        {
+            "file_id": document.id,
+            "dc_id": document.dc_id,
+            "mime_type": document.mime_type,
+            "file_name": document.file_name,
+            "size": document.content.size,
+            "width": document.width,
+            "height": document.height,
+            "video_codec": document.video_codec,
+        }
+        for document in documents
+    ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ PROBE_TIMEOUT_S = 20.0
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _VIDEO = re.compile(r"Stream #\S+.*?: Video: (.*)")
 _SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
+_TAG = r"^\s+{name}\s*: (\S.*)$"
 _TURNED = re.compile(r"rotation of -?(?:90|270)\b")
 
 
@@ -34,6 +37,10 @@ class Probe:
     height: int = 0
     has_picture: bool = False
     has_audio: bool = False
+    has_cover: bool = False
+    """The picture is one that belongs to a song, not a film."""
+    title: str | None = None
+    performer: str | None = None
 
 
 def find_ffmpeg() -> str | None:
@@ -68,8 +75,23 @@ def read_report(report: str) -> Probe:
     if _TURNED.search(report):
         # Phones film sideways and note a rotation; players, and Telegram, give the turned size.
         width, height = height, width
-    has_audio = re.search(r"Stream #\S+.*?: Audio: ", report) is not None
-    return Probe(seconds, width, height, picture is not None, has_audio)
+    # A cover has a title of its own, which is not the song's.
+    tags = report[: picture.start()] if picture else report
+    return Probe(
+        seconds,
+        width,
+        height,
+        has_picture=picture is not None,
+        has_audio=re.search(r"Stream #\S+.*?: Audio: ", report) is not None,
+        has_cover=picture is not None and "(attached pic)" in picture.group(1),
+        title=_tag(tags, "title"),
+        performer=_tag(tags, "artist"),
+    )
+
+
+def _tag(report: str, name: str) -> str | None:
+    found = re.search(_TAG.format(name=name), report, re.MULTILINE | re.IGNORECASE)
+    return found.group(1).strip() if found else None
 
 
 async def thumbnail(ffmpeg: str, path: Path, at_s: float, box: int = 320) -> bytes:
@@ -122,6 +144,63 @@ async def _run(*command: str) -> tuple[int, bytes, str]:
             process.kill()
             await process.wait()
     return process.returncode or 0, out, err.decode(errors="replace")
+
+
+# -- for those who make films, and can wait ------------------------------------------------------
+
+
+def need_ffmpeg() -> str:
+    """The path of ffmpeg. Raises FfmpegFailed where there is none."""
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None:
+        raise FfmpegFailed("ffmpeg is missing; `pip install imageio-ffmpeg` brings one")
+    return ffmpeg
+
+
+def probe_blocking(ffmpeg: str, path: Path) -> Probe:
+    """As `probe`, for code that has no event loop."""
+    command = [ffmpeg, "-hide_banner", "-nostdin", "-i", _name(path)]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=PROBE_TIMEOUT_S)  # noqa: S603
+    report = done.stderr.decode(errors="replace")
+    if "Input #0" not in report:
+        raise FfmpegFailed(_last_line(report))
+    return read_report(report)
+
+
+def encoders(ffmpeg: str) -> set[str]:
+    """The names of the encoders that this ffmpeg was built with."""
+    command = [ffmpeg, "-hide_banner", "-nostdin", "-encoders"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    return {words[1] for line in listing.splitlines() if len(words := line.split()) > 1}
+
+
+def run_with_progress(command: list[str], seconds: float, tell: Callable[[float], None]) -> None:
+    """Run ffmpeg to its end and tell, as it goes, which share of `seconds` is done."""
+    flags = ["-hide_banner", "-nostdin", "-y", "-v", "error", "-nostats", "-progress", "pipe:1"]
+    with (
+        subprocess.Popen(  # noqa: S603 - the command is put together above, from constants
+            [command[0], *flags, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process
+    ):
+        complaint = "no output"
+        try:
+            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            for line in process.stdout:
+                key, _equals, value = line.strip().partition("=")
+                if key == "out_time_us" and value.isdecimal():
+                    tell(min(0.99, int(value) / 1e6 / seconds))
+                elif line[:1] == "[" or not _equals:
+                    complaint = line.strip()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise FfmpegFailed(complaint)
 
 
 def _last_line(report: str) -> str:

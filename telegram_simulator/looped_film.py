@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from .content import FileContent
+from .mp4_boxes import BrokenMp4, child, entries, file_boxes, inner_boxes, need
 
 INDEX_BYTES_MAX = 256 << 20
 """A `moov` beyond this is not an index but an attack, or a mistake."""
@@ -139,25 +140,26 @@ class Movie:
 
 def read_movie(source: FileContent) -> Movie:
     """The tables of an MP4; raises NotLoopable."""
-    top = dict(_file_boxes(source))
-    if b"moov" not in top:
-        raise NotLoopable("no moov box: this is not an MP4")
-    start, stop = top[b"moov"]
-    if stop - start > INDEX_BYTES_MAX:
-        raise NotLoopable(f"an index of {stop - start} bytes")
-    moov = source.read(start, stop - start)
     try:
-        return _read_moov(source, moov, top)
+        top = {box.kind: (box.body_start, box.stop) for box in file_boxes(source)}
+        if b"moov" not in top:
+            raise NotLoopable("no moov box: this is not an MP4")
+        start, stop = top[b"moov"]
+        if stop - start > INDEX_BYTES_MAX:
+            raise NotLoopable(f"an index of {stop - start} bytes")
+        return _read_moov(source, source.read(start, stop - start), top)
+    except BrokenMp4 as problem:
+        raise NotLoopable(str(problem)) from None
     except struct.error:
         raise NotLoopable("its index is damaged") from None
 
 
 def _read_moov(source: FileContent, moov: bytes, top: dict[bytes, tuple[int, int]]) -> Movie:
-    if _child(moov, b"mvex") is not None:
+    if child(moov, b"mvex") is not None:
         raise NotLoopable("a fragmented MP4; remux it with -movflags faststart")
-    header = _need(moov, b"mvhd")
+    header = need(moov, b"mvhd")
     timescale = struct.unpack_from(">I", header, 20 if header[0] else 12)[0]
-    traks = [body for kind, body in _boxes(moov) if kind == b"trak"]
+    traks = [body for kind, body in inner_boxes(moov) if kind == b"trak"]
     tracks = [track for track in map(_read_track, traks) if track is not None]
     if not tracks or not all(track.samples for track in tracks):
         raise NotLoopable("no sound and no picture in it")
@@ -167,38 +169,38 @@ def _read_moov(source: FileContent, moov: bytes, top: dict[bytes, tuple[int, int
 
 def _read_track(trak: bytes) -> Track | None:
     """A sound or picture track; None for subtitles, chapters and the like."""
-    mdia = _need(trak, b"mdia")
-    kind = _need(mdia, b"hdlr")[8:12]
+    mdia = need(trak, b"mdia")
+    kind = need(mdia, b"hdlr")[8:12]
     if kind not in (b"vide", b"soun"):
         return None
-    minf = _need(mdia, b"minf")
-    stbl = _need(minf, b"stbl")
-    mdhd = _need(mdia, b"mdhd")
+    minf = need(mdia, b"minf")
+    stbl = need(minf, b"stbl")
+    mdhd = need(mdia, b"mdhd")
     media_header = b"vmhd" if kind == b"vide" else b"smhd"
-    boxes = {b"tkhd": _need(trak, b"tkhd"), b"mdhd": mdhd, b"hdlr": _need(mdia, b"hdlr")}
-    boxes |= {name: _need(minf, name) for name in (media_header, b"dinf")}
-    boxes[b"stsd"] = _need(stbl, b"stsd")
-    ctts = _child(stbl, b"ctts")
+    boxes = {b"tkhd": need(trak, b"tkhd"), b"mdhd": mdhd, b"hdlr": need(mdia, b"hdlr")}
+    boxes |= {name: need(minf, name) for name in (media_header, b"dinf")}
+    boxes[b"stsd"] = need(stbl, b"stsd")
+    ctts = child(stbl, b"ctts")
     return Track(
         kind,
         struct.unpack_from(">I", mdhd, 20 if mdhd[0] else 12)[0],
         _read_samples(stbl),
         boxes,
         _media_start(trak),
-        _child(stbl, b"stss") is not None,
+        child(stbl, b"stss") is not None,
         ctts[0] if ctts else 0,
     )
 
 
 def _read_samples(stbl: bytes) -> list[Sample]:
-    sizes = _sample_sizes(_need(stbl, b"stsz"))
+    sizes = _sample_sizes(need(stbl, b"stsz"))
     count = len(sizes)
-    durations = _runs(_need(stbl, b"stts"), ">II", count)
-    ctts = _child(stbl, b"ctts")
+    durations = _runs(need(stbl, b"stts"), ">II", count)
+    ctts = child(stbl, b"ctts")
     signed = ">Ii" if ctts and ctts[0] else ">II"
     shifts = _runs(ctts, signed, count) if ctts else [0] * count
-    stss = _child(stbl, b"stss")
-    sync = set(range(count)) if stss is None else {n - 1 for (n,) in _entries(stss, ">I")}
+    stss = child(stbl, b"stss")
+    sync = set(range(count)) if stss is None else {n - 1 for (n,) in entries(stss, ">I")}
     offsets = list(_sample_offsets(stbl, sizes))
     if not len(durations) == len(shifts) == len(offsets) == count:
         raise NotLoopable("its sample tables disagree")
@@ -216,10 +218,10 @@ def _sample_sizes(stsz: bytes) -> list[int]:
 
 def _sample_offsets(stbl: bytes, sizes: list[int]) -> Iterator[int]:
     """Where each sample begins, from the chunk table and the samples-to-chunk runs."""
-    stco, co64 = _child(stbl, b"stco"), _child(stbl, b"co64")
-    table = _entries(stco, ">I") if stco is not None else _entries(co64 or b"", ">Q")
+    stco, co64 = child(stbl, b"stco"), child(stbl, b"co64")
+    table = entries(stco, ">I") if stco is not None else entries(co64 or b"", ">Q")
     chunks = [offset for (offset,) in table]
-    runs = _entries(_need(stbl, b"stsc"), ">III")
+    runs = entries(need(stbl, b"stsc"), ">III")
     if any(description != 1 for _first, _count, description in runs):
         raise NotLoopable("its coding changes on the way")
     ends = [first - 1 for first, _count, _description in runs[1:]] + [len(chunks)]
@@ -234,11 +236,11 @@ def _sample_offsets(stbl: bytes, sizes: list[int]) -> Iterator[int]:
 
 def _media_start(trak: bytes) -> int:
     """Where the edit list starts to play: the samples that an encoder puts before time zero."""
-    edts = _child(trak, b"edts")
-    elst = _child(edts, b"elst") if edts else None
+    edts = child(trak, b"edts")
+    elst = child(edts, b"elst") if edts else None
     if elst is None:
         return 0
-    edits = _entries(elst, ">Qqi" if elst[0] else ">Iii")
+    edits = entries(elst, ">Qqi" if elst[0] else ">Iii")
     # An empty edit (-1) delays a track; a delay of a few samples is not worth keeping in a loop.
     starts = [media_time for _duration, media_time, _rate in edits if media_time >= 0]
     if len(starts) > 1:
@@ -445,56 +447,13 @@ def _big_endian(typecode: Literal["I", "Q"], numbers: Iterator[int]) -> bytes:
     return words.tobytes()
 
 
-def _file_boxes(source: FileContent) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """The boxes of the file itself as (kind, (start, stop)) of their bodies."""
-    position = 0
-    while position + 8 <= source.size:
-        head = source.read(position, 16)
-        size, kind = struct.unpack_from(">I4s", head)
-        body = position + 8
-        if size == 1 and len(head) == 16:
-            size, body = struct.unpack_from(">Q", head, 8)[0], position + 16
-        stop = source.size if size == 0 else position + size
-        if stop < body or stop > source.size:
-            raise NotLoopable("broken off, or not an MP4")
-        yield kind, (body, stop)
-        position = stop
-
-
 def _span(place: tuple[int, int]) -> tuple[int, int]:
     return place[0], place[1] - place[0]
 
 
-def _boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
-    while position + 8 <= len(body):
-        size, kind = struct.unpack_from(">I4s", body, position)
-        if size < 8 or position + size > len(body):
-            raise NotLoopable("a box that does not fit its parent")
-        yield kind, body[position + 8 : position + size]
-        position += size
-
-
-def _child(body: bytes, kind: bytes) -> bytes | None:
-    return next((inner for name, inner in _boxes(body) if name == kind), None)
-
-
-def _need(body: bytes, kind: bytes) -> bytes:
-    found = _child(body, kind)
-    if found is None:
-        raise NotLoopable(f"no {kind.decode()} box")
-    return found
-
-
-def _entries(table: bytes, layout: str) -> list[tuple[int, ...]]:
-    """The rows of a full box that begins with its version and its number of entries."""
-    count = struct.unpack_from(">I", table, 4)[0]
-    return list(struct.iter_unpack(layout, table[8 : 8 + count * struct.calcsize(layout)]))
-
-
 def _runs(table: bytes, layout: str, count_max: int) -> list[int]:
     """A run-length table spelled out, one value per sample."""
-    rows = _entries(table, layout)
+    rows = entries(table, layout)
     if sum(row[0] for row in rows) > count_max:
         raise NotLoopable("its sample tables disagree")
     return [row[1] for row in rows for _repeat in range(row[0])]

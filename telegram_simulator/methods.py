@@ -33,7 +33,7 @@ from .session import (
     refused,
     serialise,
 )
-from .world import Bot, Channel, ChannelEvent, Document, Photo, PhotoSize, Post, World
+from .world import Bot, Channel, ChannelEvent, Document, Json, Photo, PhotoSize, Post, World
 
 if TYPE_CHECKING:
     from .data_centre import DataCentre, Shared
@@ -457,7 +457,8 @@ async def get_channel_messages(call: Call, request: Any) -> Any:
 
 @method(functions.messages.GetMessagesRequest)
 async def get_messages(call: Call, request: Any) -> Any:
-    """Messages of private chats and basic groups, of which this world has none."""
+    """Messages of private chats and basic groups: what people write to bots comes by the Bot API
+    alone, so here there are none."""
     if not request.id:
         raise RpcFailure(400, "MESSAGE_IDS_EMPTY")
     if len(request.id) > MESSAGE_IDS_MAX:
@@ -612,11 +613,32 @@ def _message(world: World, bot: Bot, channel: Channel, post: Post) -> Any:
         message=post.text,
         post=True,
         media=_media(world, bot, post.media),
+        reply_to=post.reply_to and types.MessageReplyHeader(reply_to_msg_id=post.reply_to),
+        reply_markup=post.reply_markup and _reply_markup(post.reply_markup),
         views=1,
         forwards=0,
         edit_date=post.edit_date,
         grouped_id=post.grouped_id,
     )
+
+
+def _reply_markup(markup: Json) -> Any:
+    """The buttons under a post; the Bot API lets only these three kinds into a channel."""
+    rows = [
+        types.KeyboardInlineButtonRow(
+            [types.KeyboardInlineButton(button["text"], _button_type(button)) for button in row]
+        )
+        for row in markup["inline_keyboard"]
+    ]
+    return types.ReplyInlineMarkup(rows)
+
+
+def _button_type(button: Json) -> Any:
+    if "url" in button:
+        return types.InlineButtonTypeUrl(button["url"])
+    if "copy_text" in button:
+        return types.InlineButtonTypeCopy(button["copy_text"]["text"])
+    return types.InlineButtonTypeCallback(button["callback_data"].encode())
 
 
 def _media(world: World, bot: Bot, media: Document | Photo | None) -> Any:
@@ -637,6 +659,7 @@ def _media(world: World, bot: Bot, media: Document | Photo | None) -> Any:
         case Document():
             return types.MessageMediaDocument(
                 document=_document(world, bot, media),
+                alt_documents=[_document(world, bot, each) for each in media.alternatives] or None,
                 video=media.kind in ("video", "round_video") or None,
                 round=media.kind == "round_video" or None,
                 voice=media.kind == "voice" or None,
@@ -668,6 +691,7 @@ def _attributes(document: Document) -> list[Any]:
                 round_message=document.kind == "round_video",
                 supports_streaming=document.kind == "video",
                 nosound=document.kind == "animation",
+                video_codec=document.video_codec,
             )
         )
     if document.kind == "animation":
@@ -675,9 +699,14 @@ def _attributes(document: Document) -> list[Any]:
     if document.kind in ("audio", "voice"):
         attributes.append(
             types.DocumentAttributeAudio(
-                duration=round(document.duration_s), voice=document.kind == "voice"
+                duration=round(document.duration_s),
+                voice=document.kind == "voice",
+                title=document.title,
+                performer=document.performer,
             )
         )
+    if document.kind == "document" and document.width:
+        attributes.append(types.DocumentAttributeImageSize(w=document.width, h=document.height))
     if document.file_name is not None:
         attributes.append(types.DocumentAttributeFilename(document.file_name))
     return attributes

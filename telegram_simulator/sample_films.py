@@ -1,4 +1,4 @@
-"""Three short films and a few pictures of our own, made by ffmpeg from nothing.
+"""Three short films and four pictures of our own, made by ffmpeg from nothing.
 
 They are what the demo shows and what the tests play: H.264/AAC with the index (`moov`) in front,
 the same with the index at the end, and VP9/Opus in WebM. Each shows a running clock and a line
@@ -13,13 +13,13 @@ What is already there and made by the same recipe is not made again.
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from .ffmpeg import FfmpegFailed, find_ffmpeg
+from .ffmpeg import need_ffmpeg, run_with_progress
 
 FRAMES_PER_SECOND = 24
 CLOCK_FRAMES_PER_SECOND = 10
@@ -96,6 +96,8 @@ PICTURES = {
     "Nebula.jpg": "perlin=s=480x320:octaves=6:persistence=0.6:xscale=3:yscale=3:tscale=1"
     ":random_mode=seed:random_seed=21,format=gray,lut=y='clip((val-70)*1.9,0,255)'"
     ",scale=1920:1280:flags=bicubic,format=yuv444p,pseudocolor=preset=plasma,vignette=PI/4",
+    "Ripples.jpg": "gradients=s=1920x1280:type=spiral:n=6:c0=0x03071e:c1=0x6a040f:c2=0xe85d04"
+    ":c3=0xffba08:c4=0x023e8a:c5=0x0077b6:seed=5,gblur=sigma=3,vignette=PI/4",
 }
 
 
@@ -108,62 +110,61 @@ def make_sample_films(
 ) -> list[Path]:
     """Make the films that are not there yet; their paths. Raises FfmpegFailed."""
     tell = progress or (lambda _name, _share: None)
-    folder.mkdir(parents=True, exist_ok=True)
-    films = []
+    films: list[Path] = []
     for recipe in recipes:
-        film = folder / recipe.name
-        films.append(film)
-        fingerprint = hashlib.sha256(f"{recipe!r} {seconds}".encode()).hexdigest()
-        if not _is_made(film, fingerprint):
-            with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as workshop:
-                command = _film_command(recipe, seconds, Path(workshop))
-                made = Path(workshop) / recipe.name
-                _run_ffmpeg([*command, f"file:{made}"], seconds, _named(tell, recipe.name))
-                made.replace(film)
-            _note(film).write_text(fingerprint)
+        films.append(folder / recipe.name)
+        make_film(films[-1], recipe, seconds, partial(tell, recipe.name))
         tell(recipe.name, 1.0)
     return films
 
 
+def make_film(
+    film: Path, recipe: Recipe, seconds: int, tell: Callable[[float], None] = lambda _share: None
+) -> None:
+    """Make one film, unless it is there. Raises FfmpegFailed."""
+
+    def make(target: Path) -> None:
+        command = _film_command(recipe, seconds, target.parent)
+        run_with_progress([*command, f"file:{target}"], seconds, tell)
+
+    make_once([film], f"{recipe!r} {seconds}", make)
+
+
 def make_sample_pictures(folder: Path) -> list[Path]:
     """Make the still pictures that are not there yet; their paths. Raises FfmpegFailed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = []
     for name, source in PICTURES.items():
-        picture = folder / name
-        pictures.append(picture)
-        fingerprint = hashlib.sha256(source.encode()).hexdigest()
-        if not _is_made(picture, fingerprint):
-            with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as workshop:
-                made = Path(workshop) / name
-                still = ("-frames:v", "1", "-q:v", "3", "-pix_fmt", "yuvj420p", f"file:{made}")
-                _run_ffmpeg(
-                    [_ffmpeg(), "-f", "lavfi", "-i", source, *still], 1, lambda _share: None
-                )
-                made.replace(picture)
-            _note(picture).write_text(fingerprint)
-    return pictures
+        make_once([folder / name], source, partial(_draw_still, source))
+    return [folder / name for name in PICTURES]
 
 
-def _named(tell: Progress, name: str) -> Callable[[float], None]:
-    return lambda share: tell(name, share)
+def _draw_still(source: str, target: Path) -> None:
+    still = ("-frames:v", "1", "-q:v", "3", "-pix_fmt", "yuvj420p", f"file:{target}")
+    command = [need_ffmpeg(), "-f", "lavfi", "-i", source, *still]
+    run_with_progress(command, 1, lambda _share: None)
+
+
+def make_once(paths: Sequence[Path], made_from: str, make: Callable[[Path], None]) -> None:
+    """Have files made, unless they are there and were made from the same.
+
+    `make` writes the first of them into a workshop, under its own name, and the others beside it;
+    all of them are there in the end, or none is.
+    """
+    note = _note(paths[0])
+    fingerprint = hashlib.sha256(made_from.encode()).hexdigest()
+    if note.is_file() and note.read_text() == fingerprint and all(map(Path.is_file, paths)):
+        return
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as workshop:
+        make(Path(workshop) / paths[0].name)
+        for path in paths:
+            (Path(workshop) / path.name).replace(path)
+    note.write_text(fingerprint)
 
 
 def _note(film: Path) -> Path:
     """Where the fingerprint of a film's recipe is kept; hidden, so that nobody posts it."""
     return film.with_name(f".{film.name}.recipe")
-
-
-def _is_made(film: Path, fingerprint: str) -> bool:
-    note = _note(film)
-    return film.is_file() and note.is_file() and note.read_text() == fingerprint
-
-
-def _ffmpeg() -> str:
-    ffmpeg = find_ffmpeg()
-    if ffmpeg is None:
-        raise FfmpegFailed("ffmpeg is missing; `pip install imageio-ffmpeg` brings one")
-    return ffmpeg
 
 
 def _film_command(recipe: Recipe, seconds: int, workshop: Path) -> list[str]:
@@ -183,11 +184,11 @@ def _film_command(recipe: Recipe, seconds: int, workshop: Path) -> list[str]:
         f";color=white:s={size}:r={FRAMES_PER_SECOND},format=rgba,colorchannelmixer=aa=0.7[line]"
         f";[film][clock]overlay=x={margin}:y=H-h-{margin}:shortest=1[clocked]"
         f";[clocked][line]overlay=x='-w+w*t/{seconds}':y=H-h,format=yuv420p[picture]"
-        f";{_soundtrack(recipe.notes_hz, seconds)}[sound]"
+        f";{soundtrack(recipe.notes_hz, seconds)}[sound]"
     )
     clock_input = ("-f", "rawvideo", "-pix_fmt", "gray", "-s", clock_size, "-r", str(fps))
     return [
-        *(_ffmpeg(), *clock_input, "-i", f"file:{clock_path}", "-filter_complex", graph),
+        *(need_ffmpeg(), *clock_input, "-i", f"file:{clock_path}", "-filter_complex", graph),
         *("-map", "[picture]", "-map", "[sound]", "-t", str(seconds)),
         # A key frame every two seconds, as films made for the web have: a seek is then quick.
         *("-g", str(2 * FRAMES_PER_SECOND), "-ar", "48000", "-ac", "2"),
@@ -196,7 +197,7 @@ def _film_command(recipe: Recipe, seconds: int, workshop: Path) -> list[str]:
     ]
 
 
-def _soundtrack(notes_hz: tuple[float, ...], seconds: int) -> str:
+def soundtrack(notes_hz: tuple[float, ...], seconds: int) -> str:
     """A chord that breathes, a plucked note on every half second, silence at both ends."""
     left = "+".join(
         f"0.05*sin(2*PI*{note / 2}*t)*(0.6+0.4*sin(2*PI*t/{period}))"
@@ -214,35 +215,6 @@ def _soundtrack(notes_hz: tuple[float, ...], seconds: int) -> str:
         f",aecho=0.8:0.7:60|190:0.3|0.2,lowpass=f=3000"
         f",afade=in:d=1,afade=out:st={seconds - 1.2}:d=1.1,atrim=end={seconds}"
     )
-
-
-def _run_ffmpeg(command: list[str], seconds: float, tell: Callable[[float], None]) -> None:
-    """Run ffmpeg to its end and tell, as it goes, which share of `seconds` is done."""
-    flags = ["-hide_banner", "-nostdin", "-y", "-v", "error", "-nostats", "-progress", "pipe:1"]
-    with (
-        subprocess.Popen(  # noqa: S603 - the command is put together above, from constants
-            [command[0], *flags, *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process
-    ):
-        complaint = "no output"
-        try:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-            for line in process.stdout:
-                key, _equals, value = line.strip().partition("=")
-                if key == "out_time_us" and value.isdecimal():
-                    tell(min(0.99, int(value) / 1e6 / seconds))
-                elif line[:1] == "[" or not _equals:
-                    complaint = line.strip()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise FfmpegFailed(complaint)
 
 
 # -- the clock -----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from telegram_simulator.bot_api import BotApiServer
 from telegram_simulator.cluster import TelegramSimulator
 from telegram_simulator.content import Content, SyntheticContent
 from telegram_simulator.faults import FileCount
+from telegram_simulator.renditions import make_qualities
 from telegram_simulator.sample_films import make_sample_films
 from telegram_simulator.world import Bot, Channel, Post
 
@@ -63,6 +64,12 @@ def sample_films(pytestconfig: pytest.Config) -> list[Path]:
     """Three films of 8 s: H.264 with the index in front, at the end, VP9; kept between runs."""
     assert pytestconfig.cache is not None
     return make_sample_films(pytestconfig.cache.mkdir("sample-films"), seconds=8)
+
+
+@pytest.fixture(scope="session")
+def film_qualities(sample_films: list[Path]) -> Path:
+    """What Telegram would make of the second sample film: the folder beside it, kept as well."""
+    return make_qualities(sample_films[1])
 
 
 @dataclass

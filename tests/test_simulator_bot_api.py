@@ -187,6 +187,68 @@ async def test_each_kind_has_its_own_field(door: Door, kind: FileKind, fields: s
     assert update["channel_post"].keys() - common == fields
 
 
+async def test_a_film_lists_its_qualities_and_each_can_be_had(door: Door) -> None:
+    blank = door.world.new_document
+    quality = replace(
+        blank(SyntheticContent(3000, seed=4), "video/mp4"),
+        kind="video",
+        width=640,
+        height=360,
+        video_codec="h265",
+    )
+    playlist = replace(
+        blank(BytesContent(b"#EXTM3U"), "application/x-mpegurl"), file_name=f"mtproto:{quality.id}"
+    )
+    film = replace(door.document(5000), alternatives=(quality, playlist))
+    door.world.post(door.channel, film)
+    (update,) = await door.result("getUpdates")
+    (told,) = update["channel_post"]["video"]["qualities"]
+    assert (told["width"], told["height"], told["codec"]) == (640, 360, "h265")
+    assert told["file_size"] == 3000
+    assert told["file_id"] != update["channel_post"]["video"]["file_id"]
+    path = (await door.result("getFile", file_id=told["file_id"]))["file_path"]
+    assert path.startswith("videos/")
+    assert (await door.download(path))[2] == quality.content.read(0, 3000)
+    async with door.http.get(f"{door.server.url}/simulator/posts") as answer:
+        (channel,) = await answer.json()
+    listed = channel["posts"][-1]["alternatives"]
+    assert [each["file_id"] for each in listed] == [quality.id, playlist.id]
+    assert listed[0]["video_codec"] == "h265"
+    assert listed[1]["file_name"] == f"mtproto:{quality.id}"
+
+
+async def test_a_song_has_a_title_a_performer_and_a_cover(door: Door) -> None:
+    cover = PhotoSize("m", 320, 320, BytesContent(b"jpeg"))
+    song = replace(
+        door.document(100, "audio/mpeg", "audio"),
+        title="Overture",
+        performer="The Band",
+        thumbnails=(cover,),
+    )
+    door.world.post(door.channel, song)
+    (update,) = await door.result("getUpdates")
+    audio = update["channel_post"]["audio"]
+    assert (audio["title"], audio["performer"], audio["duration"]) == ("Overture", "The Band", 61)
+    assert audio["thumbnail"]["height"] == 320
+
+
+async def test_an_album_has_one_id_and_a_reply_shows_what_it_answers(door: Door) -> None:
+    sizes = (PhotoSize("m", 90, 90, BytesContent(b"x")),)
+    group = door.world.new_group()
+    first = door.world.post(door.channel, door.world.new_photo(*sizes), "Us", grouped_id=group)
+    second = door.world.post(door.channel, door.document(10), grouped_id=group)
+    reply = door.world.post(door.channel, text="Nice", reply_to=first.id)
+    door.world.post(door.channel, text="Indeed", reply_to=reply.id)
+    updates = [update["channel_post"] for update in await door.result("getUpdates")]
+    assert [each.get("media_group_id") for each in updates] == [str(group)] * 2 + [None] * 2
+    assert [each["message_id"] for each in updates[:2]] == [first.id, second.id]
+    answered = updates[2]["reply_to_message"]
+    assert (answered["message_id"], answered["caption"]) == (first.id, "Us")
+    assert answered["photo"][0]["file_id"] == updates[0]["photo"][0]["file_id"]
+    # One step only: what a reply's own reply answers is not told.
+    assert "reply_to_message" not in updates[3]["reply_to_message"]
+
+
 async def test_a_photo_lists_its_sizes_and_each_can_be_had(door: Door) -> None:
     small, big = BytesContent(b"small"), BytesContent(b"bigger")
     photo = door.world.new_photo(PhotoSize("m", 320, 200, small), PhotoSize("x", 800, 500, big))
@@ -479,12 +541,6 @@ async def test_a_message_to_a_channel_is_a_post_that_the_others_hear_of(door: Do
     assert update["channel_post"]["text"] == "hello"
 
 
-async def test_a_private_message_is_kept_for_the_test(door: Door) -> None:
-    sent = await door.result("sendMessage", chat_id=42, text="psst")
-    assert door.server.sent == [sent]
-    assert sent["chat"]["id"] == 42
-
-
 @pytest.mark.parametrize(
     ("chat_id", "status", "description"),
     [
@@ -573,6 +629,7 @@ async def test_the_control_door_counts_and_makes_trouble(door: Door) -> None:
     async with door.http.get(f"{url}/posts") as answer:
         (channel,) = await answer.json()
     assert channel["posts"][-1]["file_id"] == media.id
+    assert channel["posts"][-1]["alternatives"] == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from telethon.network import (
 from telethon.sessions import StringSession
 
 from telegram_simulator.cluster import API_HASH, API_ID, TelegramSimulator
-from telegram_simulator.content import BytesContent, SyntheticContent
+from telegram_simulator.content import BytesContent, FileContent, SyntheticContent
+from telegram_simulator.renditions import with_qualities
 from telegram_simulator.world import Bot, Channel, Document, FileKind, PhotoSize
 
 FILM_BYTES = 3 * (1 << 20) + 12_345
@@ -279,13 +281,146 @@ async def test_the_rest_of_what_a_bot_may_ask(stage: Stage) -> None:
             await client(functions.updates.GetStateRequest())
 
 
+# -- what a post may have beside its file --------------------------------------------------------
+
+
+async def test_the_alternatives_of_a_film_come_with_it_and_each_can_be_fetched(
+    stage: Stage, sample_films: list[Path], film_qualities: Path
+) -> None:
+    world = stage.telegram.world
+    film = world.new_document(FileContent(sample_films[1]), "video/mp4", dc_id=2)
+    film = with_qualities(world, replace(film, kind="video", file_name="film.mp4"), film_qualities)
+    post = world.post(stage.channel, film, "In three qualities")
+    async with stage.logged_in() as client:
+        message = await client.get_messages(stage.channel.chat_id, ids=post.id)
+        assert message.file.name == "film.mp4"
+        alternatives = message.media.alt_documents
+        assert [each.id for each in alternatives] == [each.id for each in film.alternatives]
+        for got, kept in zip(alternatives, film.alternatives, strict=True):
+            body = kept.content.read(0, kept.content.size)
+            assert (got.mime_type, got.size, got.dc_id) == (kept.mime_type, len(body), kept.dc_id)
+            assert await client.download_media(got, bytes) == body
+            assert stage.telegram.counters.bytes_served([got.id]) == len(body)
+        assert {each.dc_id for each in alternatives} == {2, 4}
+        assert stage.telegram.counters.bytes_served([film.id]) == 0
+        told = [
+            (attribute.w, attribute.h, attribute.video_codec, attribute.duration)
+            for attribute in attributes(alternatives, types.DocumentAttributeVideo)
+        ]
+        codec = film.alternatives[2].video_codec
+        assert told == [
+            (640, 360, "h264", 8.0),
+            (640, 360, codec, 8.0),
+            (1280, 720, "h264", 8.0),
+        ]
+        names = attributes(alternatives, types.DocumentAttributeFilename)
+        about = [int(each.file_name.removeprefix("mtproto:")) for each in names]
+        assert about == [film.alternatives[place].id for place in (0, 2, 4, 6)]
+        (size,) = attributes(alternatives, types.DocumentAttributeImageSize)
+        assert (size.w, size.h) == (240, 136)
+
+
+def attributes(documents: list[Any], kind: type[Any]) -> list[Any]:
+    return [one for each in documents for one in each.attributes if isinstance(one, kind)]
+
+
+async def test_references_of_alternatives_expire_with_the_message(
+    stage: Stage, sample_films: list[Path], film_qualities: Path
+) -> None:
+    world = stage.telegram.world
+    film = world.new_document(FileContent(sample_films[1]), "video/mp4", dc_id=2)
+    post = world.post(stage.channel, with_qualities(world, film, film_qualities))
+    async with stage.logged_in() as client:
+        message = await client.get_messages(stage.channel.chat_id, ids=post.id)
+        world.expire_references(film.id)
+        for document in (message.media.document, *message.media.alt_documents):
+            with pytest.raises(errors.FileReferenceExpiredError):
+                await client.download_file(document_location(document), dc_id=document.dc_id)
+        again = await client.get_messages(stage.channel.chat_id, ids=post.id)
+        playlist = again.media.alt_documents[1]
+        assert (await client.download_media(playlist, bytes)).startswith(b"#EXTM3U")
+
+
+def document_location(document: Any) -> Any:
+    return types.InputDocumentFileLocation(
+        document.id, document.access_hash, document.file_reference, thumb_size=""
+    )
+
+
+async def test_a_reply_names_the_post_that_it_answers(stage: Stage) -> None:
+    world = stage.telegram.world
+    subtitles = replace(
+        world.new_document(BytesContent(b"1"), "application/x-subrip"), file_name="film.srt"
+    )
+    post = world.post(stage.channel, subtitles, reply_to=2)
+    world.delete(stage.channel.posts[2])
+    async with stage.logged_in() as client:
+        message = await client.get_messages(stage.channel.chat_id, ids=post.id)
+        assert message.is_reply
+        assert message.reply_to.reply_to_msg_id == 2
+        # What it answers may be gone by now; the reply says so all the same.
+        assert await message.get_reply_message() is None
+    with pytest.raises(ValueError, match="no post 2"):
+        world.post(stage.channel, text="to nobody", reply_to=2)
+
+
+async def test_a_song_tells_its_title_and_shows_its_cover(stage: Stage) -> None:
+    world = stage.telegram.world
+    cover = PhotoSize("m", 320, 320, BytesContent(b"\xff\xd8cover"))
+    song = replace(
+        world.new_document(BytesContent(b"ID3"), "audio/mpeg", dc_id=4),
+        kind="audio",
+        title="Overture",
+        performer="The Band",
+        thumbnails=(cover,),
+    )
+    post = world.post(stage.channel, song)
+    async with stage.logged_in() as client:
+        message = await client.get_messages(stage.channel.chat_id, ids=post.id)
+        assert message.audio
+        assert (message.file.title, message.file.performer) == ("Overture", "The Band")
+        assert await client.download_media(message, bytes, thumb=0) == b"\xff\xd8cover"
+
+
+async def test_an_album_is_one_to_those_who_look_for_it(stage: Stage) -> None:
+    world = stage.telegram.world
+    sizes = (PhotoSize("x", 90, 90, BytesContent(b"x")),)
+    group = world.new_group()
+    mixed = (world.new_photo(*sizes), stage.film, world.new_photo(*sizes))
+    posts = [world.post(stage.channel, each, grouped_id=group) for each in mixed]
+    world.post(stage.channel, world.new_photo(*sizes))
+    async with stage.logged_in() as client:
+        found = await client.get_messages(stage.channel.chat_id, ids=list(range(1, 8)))
+        album = [each for each in found if each and each.grouped_id == group]
+        assert [each.id for each in album] == [post.id for post in posts]
+        assert [bool(each.photo) for each in album] == [True, False, True]
+
+
+async def test_buttons_under_a_post_are_told(stage: Stage) -> None:
+    rows = [
+        [
+            {"text": "Watch", "url": "https://a.example/"},
+            {"text": "Next", "callback_data": "n"},
+        ],
+        [{"text": "Copy", "copy_text": {"text": "a code"}}],
+    ]
+    markup = {"inline_keyboard": rows}
+    post = stage.telegram.world.post(stage.channel, text="A film", reply_markup=markup)
+    async with stage.logged_in() as client:
+        message = await client.get_messages(stage.channel.chat_id, ids=post.id)
+    watch, following = message.reply_markup.rows[0].buttons
+    (copy,) = message.reply_markup.rows[1].buttons
+    assert (watch.text, watch.type.url) == ("Watch", "https://a.example/")
+    assert following.type.data == b"n"
+    assert copy.type.copy_text == "a code"
+
+
 # -- kurigram ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dc_id", [2, 4], ids=["at home", "in a foreign dc"])
-async def test_kurigram_logs_in_and_downloads(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, dc_id: int
-) -> None:
+@pytest.fixture
+async def kurigram(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """A kurigram that has logged in to the stage's Telegram as its bot."""
     from pyrogram import Client
     from pyrogram.connection import Connection
     from pyrogram.crypto import rsa as kurigram_rsa
@@ -307,13 +442,6 @@ async def test_kurigram_logs_in_and_downloads(
                 server_address, port = stage.telegram.address(dc_id)
             super().__init__(dc_id, server_address, port, **options)
 
-    world = stage.telegram.world
-    # Its AES is in pure Python here, so the document is small.
-    paper = replace(
-        world.new_document(SyntheticContent(100_001, seed=9), "application/pdf", dc_id=dc_id),
-        file_name="paper.pdf",
-    )
-    post = world.post(stage.channel, paper, "A paper")
     client: Any = Client(
         "kurigram",
         API_ID,
@@ -324,13 +452,45 @@ async def test_kurigram_logs_in_and_downloads(
         connection_factory=RightAddress,
     )
     async with client:
-        me = await client.get_me()
-        assert me.id == stage.bot.id
-        message = await client.get_messages(stage.channel.chat_id, post.id)
-        assert message.document.file_name == "paper.pdf"
-        body = await client.download_media(message, in_memory=True)
+        yield client
         # It stops its sessions for files, but not those that it exported itself through.
         for session in client.sessions.values():
             await session.stop()
+
+
+@pytest.mark.parametrize("dc_id", [2, 4], ids=["at home", "in a foreign dc"])
+async def test_kurigram_logs_in_and_downloads(stage: Stage, kurigram: Any, dc_id: int) -> None:
+    world = stage.telegram.world
+    # Its AES is in pure Python here, so the document is small.
+    paper = replace(
+        world.new_document(SyntheticContent(100_001, seed=9), "application/pdf", dc_id=dc_id),
+        file_name="paper.pdf",
+    )
+    post = world.post(stage.channel, paper, "A paper")
+    me = await kurigram.get_me()
+    assert me.id == stage.bot.id
+    message = await kurigram.get_messages(stage.channel.chat_id, post.id)
+    assert message.document.file_name == "paper.pdf"
+    body = await kurigram.download_media(message, in_memory=True)
     assert not stage.telegram.counters.errors["AUTH_KEY_DUPLICATED"]
     assert body.getvalue() == paper.content.read(0, paper.content.size)
+
+
+async def test_kurigram_sees_qualities_replies_and_albums(
+    stage: Stage, kurigram: Any, sample_films: list[Path], film_qualities: Path
+) -> None:
+    world = stage.telegram.world
+    film = world.new_document(FileContent(sample_films[1]), "video/mp4", dc_id=2)
+    film = with_qualities(world, replace(film, kind="video"), film_qualities)
+    sizes = (PhotoSize("x", 90, 90, BytesContent(b"x")),)
+    group = world.new_group()
+    world.post(stage.channel, film, "A film", grouped_id=group)
+    photo = world.post(stage.channel, world.new_photo(*sizes), grouped_id=group)
+    reply = world.post(stage.channel, text="Its end", reply_to=photo.id)
+    message = await kurigram.get_messages(stage.channel.chat_id, photo.id - 1)
+    told = {(each.height, each.codec) for each in message.video.alternative_videos}
+    assert told == {(each.height, each.video_codec) for each in film.alternatives[0:6:2]}
+    album = await kurigram.get_media_group(stage.channel.chat_id, photo.id)
+    assert [each.id for each in album] == [photo.id - 1, photo.id]
+    answer = await kurigram.get_messages(stage.channel.chat_id, reply.id)
+    assert answer.reply_to_message_id == photo.id

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from telegram_simulator import media_folder, sample_films
+from telegram_simulator import media_folder, sample_channel, sample_films
 from telegram_simulator.bot_api import BotApiServer, byte_range
 from telegram_simulator.content import FileContent
 from telegram_simulator.ffmpeg import FfmpegFailed, find_ffmpeg, probe, read_report
@@ -266,7 +266,7 @@ async def test_files_become_posts_with_what_ffmpeg_can_tell(
 ) -> None:
     for number, film in enumerate(films, 1):
         (tmp_path / f"{number} {film.name}").symlink_to(film)
-    picture = sample_films.make_sample_pictures(films[0].parent / "Album")[0]
+    picture = sample_films.make_sample_pictures(films[0].parent / sample_channel.ALBUM)[0]
     (tmp_path / "9 picture.jpg").symlink_to(picture)
     (tmp_path / "10 notes.txt").write_text("notes")
     (tmp_path / ".hidden").write_text("x")
