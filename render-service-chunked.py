@@ -44,6 +44,7 @@ Run it: set the variables of `Settings` below (README.md has the table), then
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import importlib
@@ -74,7 +75,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
@@ -147,9 +148,37 @@ MEMORY_BUDGET_MIN_MB = 4
 IN_FLIGHT_MOST_MB = 64
 
 
+SETTINGS_HELP = (
+    ("API_ID", "required", "of your application, from my.telegram.org"),
+    ("API_HASH", "required", "likewise"),
+    ("BOT_TOKEN", "required", "one bot token of @BotFather, or several separated by commas"),
+    (
+        "JWT_SECRET",
+        "required",
+        "at least 32 bytes, the same as the backend's; new,old to change it",
+    ),
+    ("SESSION_FILE", SESSION_FILE_NAME, "where the keys are kept between starts; none for nowhere"),
+    ("SESSION_STRING", "", "one session per bot, for hosts without a disk; --session makes it"),
+    ("PUBLIC_URL", "RENDER_EXTERNAL_URL", "where others reach this worker"),
+    ("HOST", "0.0.0.0", "where it listens"),
+    ("PORT", "10000", "likewise"),
+    ("ALLOWED_ORIGINS", "*", "which pages may read it by script, separated by commas"),
+    ("MEMORY_BUDGET_MB", "64", "everything held for viewers, in MiB"),
+    (
+        "IN_FLIGHT_MIN_MB",
+        "1",
+        "how much one bot asks of one data centre at a time, at least, in MiB",
+    ),
+    ("IN_FLIGHT_MAX_MB", "4", "the same, at most"),
+    ("TELEGRAM_DC", "", "dc_id@host:port of a server other than Telegram's own"),
+    ("TELEGRAM_DC_KEY", "", "the path of its RSA public key, PEM"),
+)
+"""Name, default and meaning of every setting, for --help; a test compares them with the README."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says. `README.md` has the same table, and a test compares the two."""
+    """What the environment says."""
 
     api_id: int
     api_hash: str = field(repr=False)
@@ -166,24 +195,6 @@ class Settings:
     in_flight_max_mb: int = 4
     telegram: DataCentre = TELEGRAM
     telegram_key_pem: bytes | None = None
-
-    NAMES: ClassVar[tuple[str, ...]] = (
-        "API_ID",
-        "API_HASH",
-        "BOT_TOKEN",
-        "JWT_SECRET",
-        "SESSION_STRING",
-        "SESSION_FILE",
-        "PUBLIC_URL",
-        "HOST",
-        "PORT",
-        "ALLOWED_ORIGINS",
-        "MEMORY_BUDGET_MB",
-        "IN_FLIGHT_MIN_MB",
-        "IN_FLIGHT_MAX_MB",
-        "TELEGRAM_DC",
-        "TELEGRAM_DC_KEY",
-    )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -465,6 +476,14 @@ class Grant:
 
     subject: str
     scope: Literal["file", "list"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What --check found of one thing, and what to do if it is not well."""
+
+    is_well: bool
+    text: str
 
 
 class StreamError(Exception):
@@ -2329,6 +2348,18 @@ class TelegramGateway:
         await asyncio.gather(*(bot.close() for bot in self._bots.values()))
         await self._session_file.close()
 
+    # -- looking after itself ------------------------------------------------------------------
+
+    async def check(self, channels: Sequence[int]) -> AsyncIterator[Finding]:
+        """What each bot can reach: its login, these channels, every data centre."""
+        for bot in self._bots.values():
+            async for finding in bot.check(channels):
+                yield finding
+
+    async def session_strings(self) -> str:
+        """What SESSION_STRING takes, of a login of each bot; raises StreamError."""
+        return ",".join([await bot.session_string() for bot in self._bots.values()])
+
     # -- finding -----------------------------------------------------------------------------
 
     async def find_file(self, chat_id: int, message_id: int) -> RemoteFile:
@@ -2718,6 +2749,61 @@ class _Bot:
             except UpstreamFailed as refusal:
                 log.error("bot %d cannot log in: %s", self.id, refusal)
 
+    # -- looking after itself ------------------------------------------------------------------
+
+    async def check(self, channels: Sequence[int]) -> AsyncIterator[Finding]:
+        """Log in, look at these channels, and knock at every data centre."""
+        try:
+            link = await self._link(None)
+        except StreamError as refusal:
+            yield Finding(False, f"bot {self.id}: {refusal} {self._advice(refusal)}")
+            return
+        yield Finding(True, f"bot {self.id} is logged in at DC {link.dc_id}")
+        if abs(self._clock.behind_s) > CLOCK_SKEW_S:
+            text = f"this machine's clock is {self._clock.behind_s:+.0f} s off: set it by NTP"
+            yield Finding(False, text)
+        for chat_id in channels:
+            yield await self._check_channel(chat_id)
+        for dc_id in sorted(self._data_centres):
+            yield await self._check_data_centre(dc_id)
+
+    def _advice(self, refusal: StreamError) -> str:
+        if self._refused:
+            return "See API_ID and API_HASH at my.telegram.org, BOT_TOKEN at @BotFather."
+        if isinstance(refusal, FloodWait):
+            return "It logged in too often; keep SESSION_FILE, or set a SESSION_STRING."
+        return "Is Telegram reachable from this host?"
+
+    async def _check_channel(self, chat_id: int) -> Finding:
+        what = f"bot {self.id}, channel {chat_id}"
+        try:
+            channel = await self._channel(chat_id)
+            top = await self.top_message_id(chat_id)
+        except ChannelMissing:
+            return Finding(False, f"{what}: not seen; make the bot an administrator there")
+        except StreamError as refusal:
+            return Finding(False, f"{what}: {refusal}")
+        if not (channel.admin_rights or channel.creator):
+            text = f"{what}: seen, but the bot is no administrator, so new posts go unheard"
+            return Finding(False, text)
+        return Finding(True, f"{what}: seen, newest message {top or 'unknown'}")
+
+    async def _check_data_centre(self, dc_id: int) -> Finding:
+        began_at = time.monotonic()
+        try:
+            await self._link(dc_id)
+        except StreamError as refusal:
+            return Finding(False, f"bot {self.id}, DC {dc_id}: {refusal}")
+        passed_ms = (time.monotonic() - began_at) * 1000
+        return Finding(True, f"bot {self.id}, DC {dc_id}: reached in {passed_ms:.0f} ms")
+
+    async def session_string(self) -> str:
+        link = await self._link(None)
+        session, where = StringSession(), self._data_centres[link.dc_id]
+        session.set_dc(where.dc_id, where.host, where.port)
+        session.auth_key = link.key
+        return str(session.save())
+
     # -- what a bot can ask ------------------------------------------------------------------
 
     async def top_message_id(self, chat_id: int) -> int | None:
@@ -2759,14 +2845,18 @@ class _Bot:
 
     async def _input_channel(self, chat_id: int) -> Any:
         if chat_id not in self._channels:
-            # Bots may ask with an access hash of 0 for the channels that they are in.
-            unknown = types.InputChannel(-chat_id - CHANNEL_ID_OFFSET, 0)
-            answer = await self._ask(functions.channels.GetChannelsRequest([unknown]))
-            channel = answer.chats[0] if answer.chats else None
-            if not isinstance(channel, types.Channel):
-                raise ChannelMissing("The bot is not in this channel.")
+            channel = await self._channel(chat_id)
             self._channels[chat_id] = types.InputChannel(channel.id, channel.access_hash)
         return self._channels[chat_id]
+
+    async def _channel(self, chat_id: int) -> Any:
+        # Bots may ask with an access hash of 0 for the channels that they are in.
+        unknown = types.InputChannel(-chat_id - CHANNEL_ID_OFFSET, 0)
+        answer = await self._ask(functions.channels.GetChannelsRequest([unknown]))
+        channel = answer.chats[0] if answer.chats else None
+        if not isinstance(channel, types.Channel):
+            raise ChannelMissing("The bot is not in this channel.")
+        return channel
 
     async def _ask(self, query: Any) -> Any:
         """A call to the home data centre, tried again after a short wait or a bad moment."""
@@ -3707,14 +3797,33 @@ async def serve(settings: Settings) -> None:
         await runner.cleanup()
 
 
+async def check(settings: Settings, channels: Sequence[int]) -> bool:
+    """Print what can be reached, and what to do about what cannot; whether all is well."""
+    gateway = TelegramGateway(replace(settings, session_file=None))
+    all_is_well = True
+    async for finding in gateway.check(channels):
+        print(("ok    " if finding.is_well else "FAIL  ") + finding.text, flush=True)
+        all_is_well = all_is_well and finding.is_well
+    await gateway.close()
+    return all_is_well
+
+
+async def make_session(settings: Settings) -> str:
+    """A SESSION_STRING of new logins, one for each bot."""
+    gateway = TelegramGateway(replace(settings, session_file=None, session_strings=()))
+    try:
+        return await gateway.session_strings()
+    finally:
+        await gateway.close()
+
+
 def main() -> int:
-    """Exit codes: 0 stopped as asked, 1 could not serve, 2 settings are wrong."""
-    if sys.argv[1:] == ["--version"]:
-        print(__version__)
-        return 0
+    """Exit codes: 0 stopped as asked or all is well, 1 could not serve, 2 settings are wrong."""
+    options = _arguments().parse_args()
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    level = logging.ERROR if options.check or options.session else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("aiohttp.server").addFilter(shorten_complaint)
     logging.getLogger("telethon").setLevel(logging.CRITICAL)  # the gateway reports what matters
     try:
@@ -3723,13 +3832,54 @@ def main() -> int:
         for problem in error.problems:
             log.error("setting %s", problem)
         return 2
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        if options.check is not None:
+            return 0 if runner.run(check(settings, options.check)) else 1
+        if options.session:
+            return _print_session(runner, settings)
+        try:
             runner.run(serve(settings))
-    except OSError as error:
-        log.error("cannot listen on %s port %d: %s", settings.host, settings.port, error.strerror)
+        except OSError as error:
+            where = f"{settings.host} port {settings.port}"
+            log.error("cannot listen on %s: %s", where, error.strerror)
+            return 1
+    return 0
+
+
+def _print_session(runner: asyncio.Runner, settings: Settings) -> int:
+    try:
+        print(runner.run(make_session(settings)))
+    except StreamError as refusal:
+        log.error("no session: %s", refusal)
         return 1
     return 0
+
+
+def _arguments() -> argparse.ArgumentParser:
+    names = "\n".join(
+        f"  {name:<17} {meaning}" + (f" ({default})" if default else "")
+        for name, default, meaning in SETTINGS_HELP
+    )
+    parser = argparse.ArgumentParser(
+        description="Plays Telegram-hosted files over HTTP ranges.",
+        epilog=f"settings, all of them environment variables:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    only_one = parser.add_mutually_exclusive_group()
+    only_one.add_argument(
+        "--check",
+        nargs="*",
+        type=int,
+        metavar="CHANNEL",
+        help="log in, say which bots, channels (-100...) and data centres can be reached, and end",
+    )
+    only_one.add_argument(
+        "--session",
+        action="store_true",
+        help="log in and print a SESSION_STRING, which is worth as much as the bot's token",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
