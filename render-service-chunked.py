@@ -994,6 +994,7 @@ class Worker:
             "uptime_s": round(time.monotonic() - self._started, 1),
             "instance": self.instance,
             "viewers": self._cache.readers,
+            "viewers_max": self._viewers_max,
             "clock_behind_s": round(self._gateway.clock_behind_s),
             "telegram": self._gateway.states(),
         }
@@ -1104,8 +1105,11 @@ class Worker:
     def _is_played_on(self, request: web.Request) -> bool:
         """Whether a player asks for a later range of a film that it plays.
 
-        Any error would end that film at once, while who comes for its beginning is better told.
+        Any error would end that film at once, while who comes for its beginning is better told, and
+        so is a page that has other workers to go to and says so (`hold=0`).
         """
+        if request.query.get("hold") == "0":
+            return False
         is_beginning = re.match(r"bytes=0+-", request.headers.get(hdrs.RANGE, "bytes=0-"))
         played_at = self._played.get(request[_PLAYS], -math.inf)
         return not is_beginning and time.monotonic() - played_at < PLAYED_FOR_S
