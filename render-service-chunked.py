@@ -19,11 +19,11 @@ becomes a few `upload.getFile` calls over MTProto and is answered `206 Partial C
 <video> tag, VLC or curl plays at once and seeks anywhere in a 2 GB film, in little memory.
 
     HTTP request
-      | Worker            authorise, locate, parse the range, answer   one per process     (6)
-      v RangeReader       order, read-ahead window, back-pressure      one per response    (7)
-      v ChunkCache        byte-bounded LRU, single flight              one per process     (8)
-      v ConnectionPool    queue, in-flight limits, flood waits         one per data centre (9)
-      v TelegramGateway   the only code that knows Telethon            one per process     (10)
+      | Worker            authorise, locate, parse the range, answer   one per process     (7)
+      v RangeReader       order, read-ahead window, back-pressure      one per response    (8)
+      v ChunkCache        byte-bounded LRU, single flight              one per process     (9)
+      v ConnectionPool    queue, in-flight limits, flood waits         one per data centre (10)
+      v TelegramGateway   the only code that knows Telethon            one per process     (11)
     Telegram              bytes come back as return values, never by callback
 
 Rules of this file:
@@ -34,7 +34,7 @@ Rules of this file:
    unit.
 4. Only the gateway touches Telethon, and only the gateway turns its errors into ours.
 
-Sections 1-5 are pure; 6-10 are the request's path read downwards; 11 assembles.
+Sections 1-6 are pure; 7-11 are the request's path read downwards; 12 assembles.
 
 Run it: set the variables of `Settings` below (README.md has the table), then
 
@@ -75,7 +75,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
@@ -376,7 +376,34 @@ BACK_OFF_MAX_S = 5.0
 TOKEN_LIFETIME_S = 3600
 RENEWAL_LIFETIME_S = 12 * 3600
 HANDOVER_LIFETIME_S = 60
+PARTS_MAX = 200  # of one split film; Telegram takes 2 GB a file
 CLOCK_SKEW_S = 60  # how far ahead the clock of the one that signs may run
+
+
+OCTET_STREAM = "application/octet-stream"
+
+_MIME_BY_SUFFIX = mimetypes.MimeTypes(filenames=())
+for _suffix, _type in (
+    (".mkv", "video/x-matroska"),
+    (".webm", "video/webm"),
+    (".m4v", "video/mp4"),
+    (".ts", "video/mp2t"),
+    (".flac", "audio/flac"),
+    (".opus", "audio/ogg"),
+    (".ogg", "audio/ogg"),
+    (".webp", "image/webp"),
+    (".srt", "application/x-subrip"),
+    (".vtt", "text/vtt"),
+):
+    _MIME_BY_SUFFIX.add_type(_type, _suffix)
+
+
+def mime_type_of(given: str, name: str) -> str:
+    """The document's own type when it has a usable one, else by the name's suffix."""
+    given = given.strip().lower()
+    if re.fullmatch(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", given) and given != OCTET_STREAM:
+        return given
+    return _MIME_BY_SUFFIX.guess_type(name)[0] or OCTET_STREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +483,73 @@ class RemoteFile:
         """A strong ETag (RFC 9110 section 8.8.3): Telegram never changes a document in place."""
         return f'"{self.media_id:x}{self.variant}-{self.complete_length:x}"'
 
+    def spans(self, wanted: ByteRange) -> Iterator[tuple[RemoteFile, ByteRange]]:
+        """Where those bytes lie: in this file."""
+        yield self, wanted
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedFile:
+    """Files posted one after another, `film.mkv.001` and so on, that are one film together."""
+
+    parts: tuple[RemoteFile, ...]
+
+    @property
+    def name(self) -> str:
+        return _PART_SUFFIX.sub("", self.parts[0].name)
+
+    @property
+    def mime_type(self) -> str:
+        return mime_type_of("", self.name)
+
+    @property
+    def complete_length(self) -> int:
+        return sum(part.complete_length for part in self.parts)
+
+    @property
+    def modified(self) -> datetime:
+        return max(part.modified for part in self.parts)
+
+    @property
+    def entity_tag(self) -> str:
+        tags = "".join(part.entity_tag for part in self.parts)
+        return f'"{sha256(tags.encode()).hexdigest()[:24]}"'
+
+    def spans(self, wanted: ByteRange) -> Iterator[tuple[RemoteFile, ByteRange]]:
+        """Where those bytes lie: which of each file, in order."""
+        before = 0
+        for part in self.parts:
+            start = max(wanted.start - before, 0)
+            stop = min(wanted.stop - before, part.complete_length)
+            if start < stop:
+                yield part, ByteRange(start, stop)
+            before += part.complete_length
+
+
+_PART_SUFFIX = re.compile(r"\.(part)?[0-9]{1,4}$", re.IGNORECASE)
+
+AnyFile = RemoteFile | JoinedFile
+"""Whatever is served by ranges under one entity tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """A film as Telegram's server coded it anew, and the playlist that belongs to it."""
+
+    video: RemoteFile
+    playlist: RemoteFile
+    codec: str  # Telegram's word: h264, h265, av1
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoryboardFiles:
+    """Small pictures of a film's moments in one picture, and the text that says which is where."""
+
+    picture: RemoteFile
+    map: RemoteFile
+
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
@@ -468,14 +562,33 @@ class ListedFile:
     caption: str
     date: datetime
     has_thumbnail: bool
+    title: str = ""
+    performer: str = ""
+    reply_to: int | None = None
+    album: int | None = None
+    qualities: tuple[Quality, ...] = ()
+    storyboard: StoryboardFiles | None = None
+
+    def document(self, document_id: int) -> RemoteFile:
+        """The file itself or one that Telegram made of it; raises FileMissing."""
+        made = [file for quality in self.qualities for file in (quality.video, quality.playlist)]
+        made += [self.storyboard.picture, self.storyboard.map] if self.storyboard else []
+        for file in (self.file, *made):
+            if file.media_id == document_id:
+                return file
+        raise FileMissing("Telegram has no such document of this file.")
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token allows: `subject` and nothing else."""
+    """What a token allows: `subject` and nothing else.
+
+    `parts` are the messages of the same chat whose files go on where the subject's file ends.
+    """
 
     subject: str
     scope: Literal["file", "list"]
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -625,7 +738,16 @@ def verify_token(token: str, secrets: Iterable[str], now: float) -> Grant:
         raise TokenInvalid("The token has an unknown scope.")
     if expires <= now:
         raise TokenExpired("The token has expired.")
-    return Grant(claims["sub"], scope)
+    return Grant(claims["sub"], scope, _parts(claims))
+
+
+def _parts(claims: Mapping[str, Any]) -> tuple[int, ...]:
+    parts = claims.get("parts", [])
+    if not isinstance(parts, list) or len(parts) >= PARTS_MAX:
+        raise TokenInvalid("The token names its parts in no way that is known here.")
+    if not all(type(part) is int and 0 < part <= MESSAGE_ID_MAX for part in parts):
+        raise TokenInvalid("The token names a part that is none.")
+    return tuple(parts)
 
 
 def renewed_token(grant: str, subject: str, secrets: Sequence[str], now: float) -> str:
@@ -643,6 +765,8 @@ def renewed_token(grant: str, subject: str, secrets: Sequence[str], now: float) 
     issued = int(now)
     expires = min(issued + TOKEN_LIFETIME_S, claims["exp"])
     fresh = {"iss": "backend", "aud": "worker", "sub": subject, "iat": issued, "exp": expires}
+    if parts := _parts(claims):
+        fresh["parts"] = list(parts)
     return jwt.encode(fresh, secrets[0], algorithm="HS256")
 
 
@@ -743,7 +867,7 @@ def content_range(byte_range: ByteRange, complete_length: int) -> str:
     return f"bytes {byte_range.start}-{byte_range.stop - 1}/{complete_length}"
 
 
-def range_applies(if_range: str | None, file: RemoteFile) -> bool:
+def range_applies(if_range: str | None, file: AnyFile) -> bool:
     """Whether If-Range, if any, names this very state of the file (RFC 9110 section 13.1.5).
 
     Only a strong entity tag or the exact Last-Modified date does; a weak tag never.
@@ -763,7 +887,7 @@ CONDITIONAL_HEADERS = (
 )
 
 
-def check_preconditions(headers: Mapping[str, str], file: RemoteFile) -> bool:
+def check_preconditions(headers: Mapping[str, str], file: AnyFile) -> bool:
     """Evaluate If-Match & co. in the order of RFC 9110 section 13.2.2.
 
     True: go on. False: answer 304, the client has it already. Raises PreconditionFailed for 412.
@@ -866,7 +990,454 @@ def window_bytes(delivered_bytes: int, share_bytes: int, pace: Pace) -> int:
 
 
 # ------------------------------------------------------------------------------------------------
-# 6. HTTP: one request, from the token to the last byte
+# 6. Films: codecs and tracks in a film's head; Telegram's playlists and seek pictures
+# ------------------------------------------------------------------------------------------------
+
+BOX_HEAD_BYTES = 16
+TOP_BOXES_MAX = 64  # of an MP4 until its index; a player would not look farther either
+INDEX_MAX_BYTES = 8 * MIB  # a film of ten hours has half of it
+MATROSKA_HEAD_BYTES = MIB  # tracks come before the first picture
+TRACKS_MAX = 64
+PLAYLIST_MAX_BYTES = 2 * MIB
+SEGMENTS_MAX = 20_000  # a film of eleven hours in segments of two seconds
+STORYBOARD_MAX_BYTES = 256 * KIB
+STORYBOARD_FRAMES_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One track of a film. `codec` is what `canPlayType` takes, or the container's own word."""
+
+    kind: Literal["video", "audio", "text"]
+    codec: str
+    language: str = ""
+    name: str = ""
+
+
+class BrokenFilm(Exception):
+    """The head of a film is not what its container wants it to be."""
+
+
+# -- MP4 (ISO/IEC 14496-12) ------------------------------------------------------------------------
+
+
+class Box(NamedTuple):
+    """One box of an MP4: its kind, where its body begins and where it ends."""
+
+    kind: bytes
+    start: int
+    stop: int
+
+
+def read_box(head: bytes, offset: int, limit: int) -> Box:
+    """The box whose first bytes are `head`, at `offset` of a file or body that ends at `limit`."""
+    if len(head) < 8:
+        raise BrokenFilm("a box is cut off")
+    size, kind = struct.unpack_from(">I4s", head)
+    start = offset + 8
+    if size == 1 and len(head) >= BOX_HEAD_BYTES:
+        size, start = struct.unpack_from(">Q", head, 8)[0], offset + BOX_HEAD_BYTES
+    stop = limit if size == 0 else offset + size
+    if stop < start or stop > limit:
+        raise BrokenFilm("a box does not fit")
+    return Box(kind, start, stop)
+
+
+def _boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The boxes in a body, as kind and body."""
+    offset = 0
+    while offset + 8 <= len(body):
+        box = read_box(body[offset : offset + BOX_HEAD_BYTES], offset, len(body))
+        yield box.kind, body[box.start : box.stop]
+        offset = box.stop
+
+
+def _box(body: bytes, *path: bytes) -> bytes:
+    """The first box at this path; raises BrokenFilm when there is none."""
+    for kind in path:
+        body = next((inner for name, inner in _boxes(body) if name == kind), b"")
+        if not body:
+            raise BrokenFilm(f"there is no {kind.decode()} box")
+    return body
+
+
+def mp4_tracks(index: bytes) -> list[Track]:
+    """The tracks that an MP4's index (the body of its `moov`) tells of; raises BrokenFilm."""
+    try:
+        tracks = [_mp4_track(body) for kind, body in _boxes(index) if kind == b"trak"]
+    except (struct.error, IndexError) as error:
+        raise BrokenFilm("its index is cut off") from error
+    return [track for track in tracks[:TRACKS_MAX] if track]
+
+
+def _mp4_track(trak: bytes) -> Track | None:
+    handler = _box(trak, b"mdia", b"hdlr")[8:12]
+    header = _box(trak, b"mdia", b"mdhd")
+    packed = struct.unpack_from(">H", header, 32 if header[0] else 20)[0]
+    letters = [0x60 + (packed >> shift & 31) for shift in (10, 5, 0)]
+    language = bytes(letters).decode("ascii", "replace")
+    language = language if language.isalpha() and language != "und" else ""
+    kind, entry = next(_boxes(_box(trak, b"mdia", b"minf", b"stbl", b"stsd")[8:]), (b"", b""))
+    word = kind.decode("latin-1").strip()
+    if handler == b"vide":
+        return Track("video", _mp4_video_codec(word, entry), language)
+    if handler == b"soun":
+        return Track("audio", _mp4_audio_codec(word, entry), language)
+    if handler in (b"text", b"sbtl", b"subt"):
+        return Track("text", word, language)
+    return None
+
+
+def _mp4_video_codec(word: str, entry: bytes) -> str:
+    inner = dict(_boxes(entry[78:]))
+    if word in ("avc1", "avc3") and (config := inner.get(b"avcC")):
+        return f"{word}.{config[1:4].hex()}"
+    if word in ("hvc1", "hev1") and (config := inner.get(b"hvcC")):
+        return hevc_codec(word, config)
+    if word == "av01" and (config := inner.get(b"av1C")):
+        return av1_codec(config)
+    if word == "vp09" and (config := inner.get(b"vpcC")):
+        return f"vp09.{config[4]:02}.{config[5]:02}.{config[6] >> 4:02}"
+    return word
+
+
+def _mp4_audio_codec(word: str, entry: bytes) -> str:
+    if word == "mp4a":
+        # The sample entry of QuickTime has 16 more bytes in its version 1, and 36 in version 2.
+        version = struct.unpack_from(">H", entry, 8)[0]
+        inner = entry[28 + {1: 16, 2: 36}.get(version, 0) :]
+        return _esds_codec(_box(inner, b"esds"))
+    return {"fLaC": "flac", "Opus": "opus", ".mp3": "mp3"}.get(word, word)
+
+
+def _esds_codec(esds: bytes) -> str:
+    """`mp4a.40.2` and its like, from an elementary stream descriptor (ISO/IEC 14496-1, 7.2.6)."""
+    position, object_type = 4, 0
+    while position + 2 < len(esds):
+        tag, position = esds[position], position + 1
+        length = 0
+        for _ in range(4):
+            byte, position = esds[position], position + 1
+            length = length << 7 | byte & 0x7F
+            if not byte & 0x80:
+                break
+        if tag == 0x03:  # an elementary stream: its own fields, then more descriptors
+            flags = esds[position + 2]
+            position += 3 + (2 if flags & 0x80 else 0) + (2 if flags & 0x20 else 0)
+            if flags & 0x40:
+                position += 1 + esds[position]
+        elif tag == 0x04:  # how it is coded
+            object_type = esds[position]
+            position += 13
+        elif tag == 0x05 and object_type == 0x40:
+            return f"mp4a.40.{aac_object_type(esds[position : position + length])}"
+        else:
+            position += length
+    return {0x69: "mp3", 0x6B: "mp3"}.get(object_type, f"mp4a.{object_type:02x}")
+
+
+def aac_object_type(config: bytes) -> int:
+    """The audio object type of an AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1)."""
+    kind = config[0] >> 3
+    return kind if kind != 31 else 32 + ((config[0] & 7) << 3 | config[1] >> 5)
+
+
+def hevc_codec(word: str, config: bytes) -> str:
+    """`hvc1.1.6.L93.B0` and its like, from an hvcC (ISO/IEC 14496-15, annex E.3)."""
+    space = ("", "A", "B", "C")[config[1] >> 6]
+    profile, tier = config[1] & 31, "H" if config[1] & 32 else "L"
+    flags = int(f"{int.from_bytes(config[2:6], 'big'):032b}"[::-1], 2)
+    constraints = config[6:12].rstrip(b"\0")
+    parts = [word, f"{space}{profile}", f"{flags:X}", f"{tier}{config[12]}"]
+    return ".".join([*parts, *(f"{byte:X}" for byte in constraints)])
+
+
+def av1_codec(config: bytes) -> str:
+    """`av01.0.05M.08` and its like, from an av1C (AV1 codec ISO media file format binding, 5)."""
+    profile, level = config[1] >> 5, config[1] & 31
+    tier, is_high, is_twelve = config[2] >> 7, config[2] >> 6 & 1, config[2] >> 5 & 1
+    depth = 8 if not is_high else 12 if profile == 2 and is_twelve else 10
+    return f"av01.{profile}.{level:02}{'H' if tier else 'M'}.{depth:02}"
+
+
+# -- Matroska and WebM (RFC 9559, RFC 8794) --------------------------------------------------------
+
+_EBML, _SEGMENT, _TRACKS, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0x1F43B675
+_DOC_TYPE, _TRACK_ENTRY = 0x4282, 0xAE
+_TRACK_TYPE, _CODEC_ID, _CODEC_PRIVATE = 0x83, 0x86, 0x63A2
+_LANGUAGE, _LANGUAGE_BCP47, _NAME = 0x22B59C, 0x22B59D, 0x536E
+_MATROSKA_KINDS: Mapping[int, Literal["video", "audio", "text"]] = {
+    1: "video",
+    2: "audio",
+    0x11: "text",
+}
+_MATROSKA_CODECS = {
+    "V_VP8": "vp8",
+    "V_VP9": "vp9",
+    "A_OPUS": "opus",
+    "A_VORBIS": "vorbis",
+    "A_FLAC": "flac",
+    "A_AC3": "ac-3",
+    "A_EAC3": "ec-3",
+    "A_MPEG/L3": "mp3",
+    "S_TEXT/UTF8": "srt",
+    "S_TEXT/ASS": "ass",
+    "S_TEXT/SSA": "ass",
+    "S_TEXT/WEBVTT": "webvtt",
+}
+
+
+def matroska_tracks(head: bytes) -> tuple[str, list[Track]]:
+    """The document type (`matroska`, `webm`) and the tracks in a film's head; raises BrokenFilm."""
+    doc_type = "matroska"
+    for kind, start, stop in _elements(head, 0, len(head)):
+        if kind == _EBML:
+            for inner, inner_start, inner_stop in _elements(head, start, stop):
+                if inner == _DOC_TYPE:
+                    doc_type = head[inner_start:inner_stop].decode("ascii", "replace").strip("\0")
+        elif kind == _SEGMENT:
+            for inner, inner_start, inner_stop in _elements(head, start, stop):
+                if inner == _TRACKS:
+                    return doc_type, list(_matroska_entries(head, inner_start, inner_stop))
+                if inner == _CLUSTER:
+                    break
+    raise BrokenFilm("no tracks are told of in its head")
+
+
+def _matroska_entries(head: bytes, start: int, stop: int) -> Iterator[Track]:
+    entries = (each for each in _elements(head, start, stop) if each[0] == _TRACK_ENTRY)
+    for _, entry_start, entry_stop in itertools.islice(entries, TRACKS_MAX):
+        fields = {kind: head[a:b] for kind, a, b in _elements(head, entry_start, entry_stop)}
+        kind = _MATROSKA_KINDS.get(int.from_bytes(fields.get(_TRACK_TYPE, b"\0"), "big"))
+        if kind is not None:
+            language = fields.get(_LANGUAGE_BCP47) or fields.get(_LANGUAGE, b"eng")
+            codec_id, private = fields.get(_CODEC_ID, b""), fields.get(_CODEC_PRIVATE, b"")
+            codec = _matroska_codec(_ebml_text(codec_id), private)
+            name = _ebml_text(fields.get(_NAME, b""))
+            yield Track(kind, codec, _ebml_text(language).replace("und", ""), name[:200])
+
+
+def _ebml_text(raw: bytes) -> str:
+    return "".join(c for c in raw.rstrip(b"\0").decode("utf-8", "replace") if c.isprintable())
+
+
+def _matroska_codec(codec_id: str, private: bytes) -> str:
+    try:
+        if codec_id == "V_MPEG4/ISO/AVC" and len(private) > 3:
+            return f"avc1.{private[1:4].hex()}"
+        if codec_id == "V_MPEGH/ISO/HEVC" and private:
+            return hevc_codec("hvc1", private)
+        if codec_id == "V_AV1" and private:
+            return av1_codec(private)
+        if codec_id.startswith("A_AAC"):
+            return f"mp4a.40.{aac_object_type(private) if private else 2}"
+    except IndexError as error:
+        raise BrokenFilm("a track is told of in part only") from error
+    return _MATROSKA_CODECS.get(codec_id, codec_id)
+
+
+def _elements(head: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The EBML elements from `start` on, as (id, start of the data, its end); those cut off too."""
+    while start < stop:
+        kind, start = _variable_number(head, start, keep_marker=True)
+        size, start = _variable_number(head, start, keep_marker=False)
+        end = stop if size < 0 else min(start + size, stop)
+        yield kind, start, end
+        start = end
+
+
+def _variable_number(head: bytes, position: int, *, keep_marker: bool) -> tuple[int, int]:
+    """A number of RFC 8794 section 4 and the position behind it; -1 for an unknown size."""
+    first = head[position] if position < len(head) else 0
+    length = 9 - first.bit_length()
+    if not first or position + length > len(head):
+        raise BrokenFilm("it breaks off")
+    number = int.from_bytes(head[position : position + length], "big")
+    if keep_marker:
+        return number, position + length
+    ones = (1 << 7 * length) - 1
+    return (-1 if number & ones == ones else number & ones), position + length
+
+
+# -- what Telegram's server made of a film (core.telegram.org/api/files#video-qualities) -----------
+
+
+class PlaylistRefused(Exception):
+    """A playlist or storyboard that says something which we will not repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One stretch of a quality that can be played by itself, after the quality's head."""
+
+    duration_s: float
+    byte_range: ByteRange
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPlaylist:
+    """Where in one quality's file its head and its segments are."""
+
+    head: ByteRange
+    segments: tuple[Segment, ...]
+
+    @property
+    def duration_s(self) -> float:
+        return sum(segment.duration_s for segment in self.segments)
+
+    @property
+    def peak_bits_per_second(self) -> float:
+        """The most that a player must be able to receive (BANDWIDTH, RFC 8216 section 4.3.4.2)."""
+        return max(8 * each.byte_range.length / each.duration_s for each in self.segments)
+
+    @property
+    def average_bits_per_second(self) -> float:
+        total = sum(segment.byte_range.length for segment in self.segments)
+        return 8 * total / self.duration_s
+
+
+_MAP = re.compile(r'#EXT-X-MAP:URI="([^"]*)",BYTERANGE="([^"]*)"')
+_BYTE_RANGE = re.compile(r"([0-9]{1,18})(?:@([0-9]{1,18}))?")
+_SEGMENT_TIME = re.compile(r"#EXTINF:([0-9]{1,6}(?:\.[0-9]{1,9})?),.*")
+_HARMLESS_TAGS = re.compile(
+    r"#EXTM3U|#EXT-X-(VERSION|TARGETDURATION|MEDIA-SEQUENCE|PLAYLIST-TYPE|INDEPENDENT-SEGMENTS"
+    r"|ENDLIST|ALLOW-CACHE)(:.*)?|#(?!EXT).*"
+)
+
+
+def parse_media_playlist(text: str, document_id: int, complete_length: int) -> MediaPlaylist:
+    """Read Telegram's playlist of one quality, whose every address must be `mtproto:<that id>`.
+
+    Nothing of the text is handed on: what players get is written anew from what is returned here.
+    Raises PlaylistRefused for other addresses, unknown tags, ranges outside the file.
+    """
+    if not text.startswith("#EXTM3U"):
+        raise PlaylistRefused("it is no playlist")
+    head, segments, duration_s, wanted = None, list[Segment](), 0.0, ""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if found := _MAP.fullmatch(line):
+            _check_address(found[1], document_id)
+            head = _byte_range(found[2], 0, complete_length)
+        elif found := _SEGMENT_TIME.fullmatch(line):
+            duration_s = float(found[1])
+        elif line.startswith("#EXT-X-BYTERANGE:"):
+            wanted = line.partition(":")[2]
+        elif not line.startswith("#"):
+            _check_address(line, document_id)
+            after = segments[-1].byte_range.stop if segments else 0
+            segments.append(Segment(duration_s, _byte_range(wanted, after, complete_length)))
+            duration_s, wanted = 0.0, ""
+            if segments[-1].duration_s <= 0 or len(segments) > SEGMENTS_MAX:
+                raise PlaylistRefused("its segments make no sense")
+        elif not _HARMLESS_TAGS.fullmatch(line):
+            raise PlaylistRefused("it has a tag that is not known here")
+    if head is None or not segments:
+        raise PlaylistRefused("it has no segments")
+    return MediaPlaylist(head, tuple(segments))
+
+
+def _check_address(address: str, document_id: int) -> None:
+    if address != f"mtproto:{document_id}":
+        raise PlaylistRefused("it has an address that is not its own film")
+
+
+def _byte_range(text: str, after: int, complete_length: int) -> ByteRange:
+    """`length@start`, or `length` right behind `after` (RFC 8216 section 4.3.2.2)."""
+    found = _BYTE_RANGE.fullmatch(text)
+    start = after if not found or found[2] is None else int(found[2])
+    length = int(found[1]) if found else 0
+    if not length or start + length > complete_length:
+        raise PlaylistRefused("it has a range outside its film")
+    return ByteRange(start, start + length)
+
+
+def write_media_playlist(playlist: MediaPlaylist, url: str) -> str:
+    """The playlist for players (RFC 8216), each segment a byte range of `url`."""
+    longest_s = max(segment.duration_s for segment in playlist.segments)
+    head = playlist.head
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-VERSION:7",
+        f"#EXT-X-TARGETDURATION:{math.ceil(longest_s)}",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        f'#EXT-X-MAP:URI="{url}",BYTERANGE="{head.length}@{head.start}"',
+    ]
+    for segment in playlist.segments:
+        wanted = segment.byte_range
+        lines.append(f"#EXTINF:{segment.duration_s:.6f},")
+        lines.append(f"#EXT-X-BYTERANGE:{wanted.length}@{wanted.start}")
+        lines.append(url)
+    return "\n".join((*lines, "#EXT-X-ENDLIST", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One quality as a master playlist offers it."""
+
+    document_id: int
+    width: int
+    height: int
+    codecs: tuple[str, ...]
+    playlist: MediaPlaylist
+
+
+def write_master_playlist(levels: Iterable[Level], query: str) -> str:
+    """The master playlist (RFC 8216 section 4.3.4), the best quality first; `query` goes along."""
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    for level in levels:
+        peak = math.ceil(level.playlist.peak_bits_per_second)
+        average = math.ceil(level.playlist.average_bits_per_second)
+        lines.append(
+            f"#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}"
+            f',CODECS="{",".join(level.codecs)}",RESOLUTION={level.width}x{level.height}'
+        )
+        lines.append(f"{level.document_id}.m3u8{query}")
+    return "\n".join((*lines, ""))
+
+
+def best_levels(levels: Iterable[Level]) -> list[Level]:
+    """The best first, and of each height and kind of codec the one that costs least."""
+    cheapest: dict[tuple[int, str], Level] = {}
+    for level in sorted(levels, key=lambda level: level.playlist.average_bits_per_second):
+        cheapest.setdefault((level.height, level.codecs[0].partition(".")[0]), level)
+    return sorted(
+        cheapest.values(),
+        key=lambda level: (level.height, level.playlist.average_bits_per_second),
+        reverse=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Storyboard:
+    """Where in one picture of tiles the frames are: (seconds, left, top), by rising time."""
+
+    frame_width: int
+    frame_height: int
+    frames: tuple[tuple[float, int, int], ...]
+
+
+_FRAME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?),([0-9]{1,5}),([0-9]{1,5})")
+
+
+def parse_storyboard(text: str, picture_id: int) -> Storyboard:
+    """Read Telegram's map of seek pictures; raises PlaylistRefused."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = dict(line.split("=", 1) for line in lines if "=" in line)
+    found = [match for line in lines if (match := _FRAME.fullmatch(line))]
+    width, height = (named.get(name, "") for name in ("frame_width", "frame_height"))
+    if named.get("file") != f"mtproto:{picture_id}" or len(found) + len(named) != len(lines):
+        raise PlaylistRefused("it is no map of these pictures")
+    if not (re.fullmatch("[1-9][0-9]{0,3}", width) and re.fullmatch("[1-9][0-9]{0,3}", height)):
+        raise PlaylistRefused("its frames have no size")
+    frames = sorted((float(each[1]), int(each[2]), int(each[3])) for each in found)
+    if not 0 < len(frames) <= STORYBOARD_FRAMES_MAX:
+        raise PlaylistRefused("it has no frames, or too many")
+    return Storyboard(int(width), int(height), tuple(frames))
+
+
+# ------------------------------------------------------------------------------------------------
+# 7. HTTP: one request, from the token to the last byte
 # ------------------------------------------------------------------------------------------------
 
 LISTING_LIMIT_MAX = 200
@@ -877,6 +1448,8 @@ PLAYED_MAX = 10_000
 PLAYED_FOR_S = 3600.0
 """Of a film that was begun so lately a range that is not its beginning is asked by its player."""
 HOLD_STEP_S = 1.0
+FILMS_MAX = 500  # of which is remembered what their heads and playlists say
+HEADS_AT_ONCE = 2  # each may take INDEX_MAX_BYTES beyond the memory budget
 REPLACEMENTS_MAX = 2  # of a file while one request for it waits for its first byte
 
 HEAD_MAX_BYTES = 32 * KIB
@@ -913,6 +1486,7 @@ class Worker:
         self._cache = cache
         self._pools = pools
         self._gateway = gateway
+        self._films = Films(cache)
         self.instance = secrets.token_hex(8)
         self._started = time.monotonic()
         self._started_at = time.time()
@@ -932,6 +1506,10 @@ class Worker:
             web.get(f"/stream/{post}", self.stream_file),
             web.get(f"/stream/{post}/{{filename:[^/]+}}", self.stream_file),
             web.get(f"/thumbnail/{post}", self.thumbnail),
+            web.get(f"/hls/{post}/master.m3u8", self.master_playlist),
+            web.get(f"/hls/{post}/{{document_id:[1-9][0-9]{{0,18}}}}.m3u8", self.media_playlist),
+            web.get(f"/storyboard/{post}", self.storyboard),
+            web.get(f"/tracks/{post}", self.tracks),
             web.get(f"/files/{chat}", self.list_files),
             web.get("/health", self.health),
             web.get("/metrics", self.metrics),
@@ -941,15 +1519,19 @@ class Worker:
     # -- the handlers, in the order of their importance --------------------------------------
 
     async def stream_file(self, request: web.Request) -> web.StreamResponse:
-        """GET and HEAD of a file, whole or by ranges (RFC 9110 sections 13 and 14)."""
+        """GET and HEAD of a file, whole or by ranges (RFC 9110 sections 13 and 14).
+
+        `?document=` is one that Telegram's server made of it, such as another quality.
+        """
         chat_id, message_id = _post_ids(request)
-        if renewal := self._authorise_file(request, chat_id, message_id):
-            return renewal
+        grant = self._authorise_file(request, chat_id, message_id)
+        if isinstance(grant, web.Response):
+            return grant
         request[_PLAYS] = f"{chat_id}/{message_id}"
         replacements = 0
         while True:
             try:
-                file = await self._gateway.find_file(chat_id, message_id)
+                file = await self._find(request, grant, chat_id, message_id)
                 return await self._answer(request, file, _file_headers(file, request.query))
             except FileReplaced:
                 replacements += 1
@@ -965,8 +1547,9 @@ class Worker:
     async def thumbnail(self, request: web.Request) -> web.StreamResponse:
         """GET and HEAD of the thumbnail that Telegram made of a file, as image/jpeg."""
         chat_id, message_id = _post_ids(request)
-        if renewal := self._authorise_file(request, chat_id, message_id):
-            return renewal
+        grant = self._authorise_file(request, chat_id, message_id)
+        if isinstance(grant, web.Response):
+            return grant
         found = await self._gateway.find_thumbnail(chat_id, message_id)
         if isinstance(found, bytes):
             headers: dict[str, str] = {hdrs.CACHE_CONTROL: "private, max-age=86400"}
@@ -974,6 +1557,58 @@ class Worker:
         headers = _file_headers(found, {})
         headers[hdrs.CACHE_CONTROL] = "private, max-age=86400"
         return await self._answer(request, found, headers)
+
+    async def master_playlist(self, request: web.Request) -> web.StreamResponse:
+        """GET the qualities of a film that Telegram's server made, as HLS (RFC 8216)."""
+        chat_id, message_id = _post_ids(request)
+        grant = self._authorise_file(request, chat_id, message_id)
+        if isinstance(grant, web.Response):
+            return grant
+        listed = await self._gateway.find(chat_id, message_id)
+        levels = await self._films.levels(listed)
+        return _playlist(write_master_playlist(levels, f"?{_carried(request)}"))
+
+    async def media_playlist(self, request: web.Request) -> web.StreamResponse:
+        """GET the segments of one quality: byte ranges of `/stream` under the same token."""
+        chat_id, message_id = _post_ids(request)
+        grant = self._authorise_file(request, chat_id, message_id)
+        if isinstance(grant, web.Response):
+            return grant
+        listed = await self._gateway.find(chat_id, message_id)
+        document_id = int(request.match_info["document_id"])
+        playlist = await self._films.playlist(listed, document_id)
+        name = f"{document_id}.mp4?document={document_id}&{_carried(request)}"
+        return _playlist(
+            write_media_playlist(playlist, f"../../../stream/{chat_id}/{message_id}/{name}")
+        )
+
+    async def storyboard(self, request: web.Request) -> web.StreamResponse:
+        """GET where the seek pictures of a film are, as JSON; `url` is relative to this one."""
+        chat_id, message_id = _post_ids(request)
+        grant = self._authorise_file(request, chat_id, message_id)
+        if isinstance(grant, web.Response):
+            return grant
+        listed = await self._gateway.find(chat_id, message_id)
+        picture, board = await self._films.storyboard(listed)
+        name = f"storyboard.jpg?document={picture.media_id}&{_carried(request)}"
+        body = {
+            "url": f"../../stream/{chat_id}/{message_id}/{name}",
+            "frame_width": board.frame_width,
+            "frame_height": board.frame_height,
+            "frames": board.frames,
+        }
+        return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    async def tracks(self, request: web.Request) -> web.StreamResponse:
+        """GET what a film's head tells of its codecs and tracks, as JSON."""
+        chat_id, message_id = _post_ids(request)
+        grant = self._authorise_file(request, chat_id, message_id)
+        if isinstance(grant, web.Response):
+            return grant
+        file = await self._find(request, grant, chat_id, message_id)
+        mime_type, tracks = await self._films.tracks(file)
+        body = {"type": mime_type, "tracks": [asdict(track) for track in tracks]}
+        return web.json_response(body, headers={hdrs.CACHE_CONTROL: "private, max-age=3600"})
 
     async def list_files(self, request: web.Request) -> web.StreamResponse:
         """GET the files of a channel after a message id, oldest first."""
@@ -1066,8 +1701,8 @@ class Worker:
 
     def _authorise_file(
         self, request: web.Request, chat_id: int, message_id: int
-    ) -> web.Response | None:
-        """Nothing when the token opens this file; a redirect when a renewal grant mends it."""
+    ) -> Grant | web.Response:
+        """What the token of this file allows; a redirect when a renewal grant mends it."""
         subject = f"{chat_id}/{message_id}"
         try:
             grant = self._verified(request)
@@ -1075,9 +1710,9 @@ class Worker:
             if "renew" not in request.query:
                 raise
             return self._renewed(request, subject)
-        if grant != Grant(subject, "file"):
+        if (grant.subject, grant.scope) != (subject, "file"):
             raise NotAllowed("The token is for another file.")
-        return None
+        return grant
 
     def _verified(self, request: web.Request) -> Grant:
         # The one in the URL counts when there are two: a client that sends its header along a
@@ -1102,6 +1737,21 @@ class Worker:
 
     # -- answering ---------------------------------------------------------------------------
 
+    async def _find(
+        self, request: web.Request, grant: Grant, chat_id: int, message_id: int
+    ) -> AnyFile:
+        """The file that is asked for: the message's own, one made of it, or all its parts."""
+        if grant.parts:
+            ids = (message_id, *grant.parts)
+            found = await asyncio.gather(*(self._gateway.find(chat_id, each) for each in ids))
+            return JoinedFile(tuple(listed.file for listed in found))
+        listed = await self._gateway.find(chat_id, message_id)
+        if (document_id := request.query.get("document")) is None:
+            return listed.file
+        if not re.fullmatch(r"[0-9]{1,19}", document_id, re.ASCII):
+            raise BadQuery("document must be the number of one.")
+        return listed.document(int(document_id))
+
     def _is_played_on(self, request: web.Request) -> bool:
         """Whether a player asks for a later range of a film that it plays.
 
@@ -1122,7 +1772,7 @@ class Worker:
         return _error_response(trouble)  # goes nowhere
 
     async def _answer(
-        self, request: web.Request, file: RemoteFile, headers: dict[str, str]
+        self, request: web.Request, file: AnyFile, headers: dict[str, str]
     ) -> web.StreamResponse:
         """Decide between 304, 206, multipart and 200, then send."""
         conditions: dict[str, str] = {
@@ -1157,7 +1807,7 @@ class Worker:
         self,
         request: web.Request,
         response: web.StreamResponse,
-        file: RemoteFile,
+        file: AnyFile,
         parts: Iterable[bytes | ByteRange],
     ) -> web.StreamResponse:
         """Send literal bytes and byte ranges; the status line leaves with the first byte."""
@@ -1184,7 +1834,7 @@ class Worker:
         self,
         request: web.Request,
         response: web.StreamResponse,
-        file: RemoteFile,
+        file: AnyFile,
         parts: Iterable[bytes | ByteRange],
     ) -> None:
         sent_bytes = 0
@@ -1196,13 +1846,14 @@ class Worker:
                     sent_bytes += len(part)
                     self._sent_bytes += len(part)
                     continue
-                async with RangeReader(self._cache, file, part) as reader:
-                    while piece := await reader.read():
-                        if not sent_bytes:
-                            await self._begin(request, response)
-                        await response.write(piece)
-                        sent_bytes += len(piece)
-                        self._sent_bytes += len(piece)
+                for each, wanted in file.spans(part):
+                    async with RangeReader(self._cache, each, wanted) as reader:
+                        while piece := await reader.read():
+                            if not sent_bytes:
+                                await self._begin(request, response)
+                            await response.write(piece)
+                            sent_bytes += len(piece)
+                            self._sent_bytes += len(piece)
         finally:
             request[_SENT_BYTES] = sent_bytes
 
@@ -1268,6 +1919,7 @@ class Worker:
     async def add_shared_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         """CORS and nosniff on whatever is sent, errors included: pages read the error's code."""
         headers = response.headers
+        headers[hdrs.SERVER] = "Rangegram"  # aiohttp tells its version and Python's otherwise
         headers[hdrs.X_CONTENT_TYPE_OPTIONS] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
@@ -1342,7 +1994,7 @@ def _query_number(request: web.Request, name: str, default: int, least: int, mos
     return int(text)
 
 
-def _file_headers(file: RemoteFile, query: Mapping[str, str]) -> dict[str, str]:
+def _file_headers(file: AnyFile, query: Mapping[str, str]) -> dict[str, str]:
     headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: file.mime_type,
         hdrs.CONTENT_DISPOSITION: content_disposition(
@@ -1373,7 +2025,7 @@ def content_disposition(name: str, *, attachment: bool) -> str:
 
 
 def _multipart_parts(
-    ranges: tuple[ByteRange, ...], file: RemoteFile, mime_type: str, response: web.StreamResponse
+    ranges: tuple[ByteRange, ...], file: AnyFile, mime_type: str, response: web.StreamResponse
 ) -> list[bytes | ByteRange]:
     """The body of a multipart/byteranges answer (RFC 9110 section 14.6), and its Content-Type."""
     boundary = secrets.token_hex(16)
@@ -1387,6 +2039,15 @@ def _multipart_parts(
 
 
 def _listing_entry(entry: ListedFile) -> dict[str, Any]:
+    """The fields that every file has, and of the others those that this one has."""
+    more = {
+        "title": entry.title,
+        "performer": entry.performer,
+        "reply_to": entry.reply_to,
+        "album": entry.album,
+        "qualities": sorted({quality.height for quality in entry.qualities}, reverse=True),
+        "has_storyboard": entry.storyboard is not None,
+    }
     return {
         "chat_id": entry.file.chat_id,
         "message_id": entry.file.message_id,
@@ -1399,7 +2060,21 @@ def _listing_entry(entry: ListedFile) -> dict[str, Any]:
         "height": entry.height,
         "caption": entry.caption,
         "has_thumbnail": entry.has_thumbnail,
+        **{name: value for name, value in more.items() if value},
     }
+
+
+def _carried(request: web.Request) -> str:
+    """What of a query goes along to the addresses in a playlist: what opens them."""
+    names = ("token", "renew", "hold")
+    return urlencode({name: request.query[name] for name in names if name in request.query})
+
+
+def _playlist(text: str) -> web.Response:
+    # It holds tokens, so nobody may keep it.
+    headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store"}
+    mime_type = "application/vnd.apple.mpegurl"
+    return web.Response(text=text, content_type=mime_type, headers=headers)
 
 
 def _preflight(allowed: Iterable[str]) -> web.Response:
@@ -1449,6 +2124,130 @@ def _set_option(request: web.Request, level: int, option: int, value: int | byte
     if sock is not None:
         with contextlib.suppress(OSError):  # the client may have closed it first
             sock.setsockopt(level, option, value)
+
+
+# -- what is in a film ----------------------------------------------------------------------------
+
+
+class Films:
+    """What is read of films to tell about them: their heads, and what Telegram made of them."""
+
+    def __init__(self, cache: ChunkCache) -> None:
+        self._cache = cache
+        self._playlists: Remembered[int, MediaPlaylist] = Remembered(FILMS_MAX)
+        self._codecs: Remembered[int, tuple[str, ...]] = Remembered(FILMS_MAX)
+        self._tracks: Remembered[str, tuple[str, list[Track]]] = Remembered(FILMS_MAX)
+        self._reading = asyncio.Semaphore(HEADS_AT_ONCE)
+
+    async def levels(self, listed: ListedFile) -> list[Level]:
+        """The qualities that can be offered, the best first; raises FileMissing for none."""
+        found = await asyncio.gather(*(self._level(quality) for quality in listed.qualities))
+        levels = best_levels(level for level in found if level is not None)
+        if not levels:
+            raise FileMissing("Telegram has made no other quality of this file.")
+        return levels
+
+    async def _level(self, quality: Quality) -> Level | None:
+        """None for one that is told of in a way that we do not hand on."""
+        document_id = quality.video.media_id
+        try:
+            playlist = await self._playlist(quality)
+            if document_id not in self._codecs:
+                head = await self._read(quality.video, playlist.head)
+                self._codecs[document_id] = _codecs_of(mp4_tracks(_box(head, b"moov")))
+        except (PlaylistRefused, BrokenFilm, UnicodeDecodeError) as refusal:
+            log.warning("quality %d is left out: %s", document_id, refusal)
+            return None
+        codecs = self._codecs[document_id]
+        return Level(document_id, quality.width, quality.height, codecs, playlist)
+
+    async def playlist(self, listed: ListedFile, document_id: int) -> MediaPlaylist:
+        """The segments of one quality; raises FileMissing, or UpstreamFailed for a strange list."""
+        for quality in listed.qualities:
+            if quality.video.media_id == document_id:
+                try:
+                    return await self._playlist(quality)
+                except (PlaylistRefused, UnicodeDecodeError) as refusal:
+                    raise UpstreamFailed(f"The playlist is refused: {refusal}.") from refusal
+        raise FileMissing("Telegram has no such quality of this file.")
+
+    async def _playlist(self, quality: Quality) -> MediaPlaylist:
+        document_id = quality.video.media_id
+        if document_id not in self._playlists:
+            text = await self._text(quality.playlist, PLAYLIST_MAX_BYTES)
+            length = quality.video.complete_length
+            self._playlists[document_id] = parse_media_playlist(text, document_id, length)
+        return self._playlists[document_id]
+
+    async def storyboard(self, listed: ListedFile) -> tuple[RemoteFile, Storyboard]:
+        """The picture and what is where in it; raises FileMissing or UpstreamFailed."""
+        files = listed.storyboard
+        if files is None:
+            raise FileMissing("Telegram has made no seek pictures of this file.")
+        try:
+            text = await self._text(files.map, STORYBOARD_MAX_BYTES)
+            return files.picture, parse_storyboard(text, files.picture.media_id)
+        except (PlaylistRefused, UnicodeDecodeError) as refusal:
+            raise UpstreamFailed(f"The seek pictures are refused: {refusal}.") from refusal
+
+    async def tracks(self, file: AnyFile) -> tuple[str, list[Track]]:
+        """The type that `canPlayType` takes, and the tracks; none when the head tells nothing."""
+        if file.entity_tag not in self._tracks:
+            async with self._reading:
+                container, tracks = await self._read_tracks(file)
+            codecs = ", ".join(_codecs_of(tracks))
+            mime_type = f'{container}; codecs="{codecs}"' if codecs else container
+            self._tracks[file.entity_tag] = mime_type, tracks
+        return self._tracks[file.entity_tag]
+
+    async def _read_tracks(self, file: AnyFile) -> tuple[str, list[Track]]:
+        start = await self._read(file, ByteRange(0, min(BOX_HEAD_BYTES, file.complete_length)))
+        try:
+            if start.startswith(_EBML.to_bytes(4, "big")):
+                stop = min(MATROSKA_HEAD_BYTES, file.complete_length)
+                doc_type, tracks = matroska_tracks(await self._read(file, ByteRange(0, stop)))
+                return f"video/{'webm' if doc_type == 'webm' else 'x-matroska'}", tracks
+            if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+                is_quick_time = start[8:12] == b"qt  "
+                tracks = mp4_tracks(await self._mp4_index(file))
+                return "video/quicktime" if is_quick_time else "video/mp4", tracks
+            if start.startswith(b"RIFF") and start[8:12] == b"AVI ":
+                return "video/x-msvideo", []
+        except BrokenFilm as broken:
+            log.info("the head of a film tells nothing: %s", broken)
+        return file.mime_type, []
+
+    async def _mp4_index(self, file: AnyFile) -> bytes:
+        """The body of the `moov` box, wherever it is; raises BrokenFilm."""
+        offset, length = 0, file.complete_length
+        for _ in range(TOP_BOXES_MAX):
+            stop = min(offset + BOX_HEAD_BYTES, length)
+            box = read_box(await self._read(file, ByteRange(offset, stop)), offset, length)
+            if box.kind == b"moov":
+                if box.stop - box.start > INDEX_MAX_BYTES:
+                    break
+                return await self._read(file, ByteRange(box.start, box.stop))
+            offset = box.stop
+        raise BrokenFilm("there is no index, or an enormous one")
+
+    async def _text(self, file: RemoteFile, most_bytes: int) -> str:
+        if file.complete_length > most_bytes:
+            raise PlaylistRefused("it is too long")
+        return (await self._read(file, ByteRange(0, file.complete_length))).decode()
+
+    async def _read(self, file: AnyFile, wanted: ByteRange) -> bytes:
+        body = bytearray()
+        for each, span in file.spans(wanted):
+            async with RangeReader(self._cache, each, span) as reader:
+                while piece := await reader.read():
+                    body += piece
+        return bytes(body)
+
+
+def _codecs_of(tracks: Iterable[Track]) -> tuple[str, ...]:
+    """The codecs of picture and sound, each once, the picture's first."""
+    codecs = [each.codec for kind in ("video", "audio") for each in tracks if each.kind == kind]
+    return tuple(dict.fromkeys(codecs))
 
 
 # -- the clients' connections ---------------------------------------------------------------------
@@ -1558,7 +2357,7 @@ def _busy(request: web.Request) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------------------
-# 7. Reading: the bytes of one range, in order, with a window that runs ahead
+# 8. Reading: the bytes of one range, in order, with a window that runs ahead
 # ------------------------------------------------------------------------------------------------
 
 
@@ -1672,7 +2471,7 @@ class RangeReader:
 
 
 # ------------------------------------------------------------------------------------------------
-# 8. Cache: every chunk at hand or on its way, shared by all who want it
+# 9. Cache: every chunk at hand or on its way, shared by all who want it
 # ------------------------------------------------------------------------------------------------
 
 EDGE_BYTES = 2 * MIB
@@ -1851,7 +2650,7 @@ class ChunkCache:
 
 
 # ------------------------------------------------------------------------------------------------
-# 9. Connections: which chunk next, over which bot's connection, and after what pause
+# 10. Connections: which chunk next, over which bot's connection, and after what pause
 # ------------------------------------------------------------------------------------------------
 
 IN_FLIGHT_GROWTH = 1 / 8
@@ -1980,21 +2779,28 @@ class Connection:
         grown = self.in_flight_max_bytes + int(size * IN_FLIGHT_GROWTH)
         self.in_flight_max_bytes = min(self._limits.max_bytes, grown)
 
-    def flooded(self, wait: FloodWait) -> None:
-        self._rest(wait.retry_after_s, wait)
+    def flooded(self, wait: FloodWait) -> bool:
+        """Rest as long as Telegram says; whether that is longer than it was going to anyway."""
+        return self._rest(wait.retry_after_s, wait)
 
-    def failed(self, failure: TemporaryFailure) -> None:
-        # What was in flight together fails together, and counts as one failure.
-        if self.rest_until <= time.monotonic():
-            self._failures += 1
-            self._rest(back_off_s(self._failures), failure)
+    def failed(self, failure: TemporaryFailure) -> bool:
+        """Rest a while, the longer the more failures came in a row; whether that is new.
 
-    def _rest(self, seconds: float, reason: StreamError) -> None:
+        What was in flight together fails together, and counts as one failure.
+        """
+        if self.rest_until > time.monotonic():
+            return False
+        self._failures += 1
+        return self._rest(back_off_s(self._failures), failure)
+
+    def _rest(self, seconds: float, reason: StreamError) -> bool:
         self.troubles += 1
         until = time.monotonic() + seconds
+        is_news = until > self.rest_until + 1.0 or self.rest_until <= time.monotonic()
         if until > self.rest_until:
             self.rest_until, self.reason = until, reason
         self.in_flight_max_bytes = max(self._limits.min_bytes, self.in_flight_max_bytes // 2)
+        return is_news
 
 
 @dataclass(slots=True, eq=False)
@@ -2040,11 +2846,9 @@ class ConnectionPool:
                     connection.bot_id, request.file, request.chunk
                 )
             except FloodWait as wait:
-                connection.flooded(wait)
-                self._report(connection, wait)
+                self._report(connection, wait, is_news=connection.flooded(wait))
             except TemporaryFailure as failure:
-                connection.failed(failure)
-                self._report(connection, failure)
+                self._report(connection, failure, is_news=connection.failed(failure))
                 if time.monotonic() - request.since > RETRY_SHARE * request.patience_s:
                     raise
             except (UpstreamFailed, FileMissing, ChannelMissing) as refusal:
@@ -2060,8 +2864,9 @@ class ConnectionPool:
             if not request.wanted:
                 raise TemporaryFailure("Nobody waits for this chunk any more.")
 
-    def _report(self, connection: Connection, trouble: StreamError) -> None:
-        log.warning("bot %d, DC %d: %s", connection.bot_id, self.dc_id, trouble)
+    def _report(self, connection: Connection, trouble: StreamError, *, is_news: bool) -> None:
+        if is_news:
+            log.warning("bot %d, DC %d: %s", connection.bot_id, self.dc_id, trouble)
         self._dismiss_hopeless()
 
     async def _turn(self, request: ChunkRequest) -> Connection:
@@ -2185,7 +2990,7 @@ class ConnectionPools:
 
 
 # ------------------------------------------------------------------------------------------------
-# 10. Telegram: the only code that knows Telethon
+# 11. Telegram: the only code that knows Telethon
 # ------------------------------------------------------------------------------------------------
 
 CONNECT_TIMEOUT_S = 6.0
@@ -2217,24 +3022,8 @@ MESSAGES_MAX = 10_000
 CHANNELS_MAX = 1000
 BLIND_FOR_S = 60.0
 THUMBNAIL_EDGE_PX = 320
-OCTET_STREAM = "application/octet-stream"
+PLAYLIST_TYPES = frozenset({"application/x-mpegurl", "application/vnd.apple.mpegurl"})
 CHANNEL_ID_OFFSET = 1_000_000_000_000  # core.telegram.org/api/bots/ids
-
-_MIME_BY_SUFFIX = mimetypes.MimeTypes(filenames=())
-for _suffix, _type in (
-    (".mkv", "video/x-matroska"),
-    (".webm", "video/webm"),
-    (".m4v", "video/mp4"),
-    (".ts", "video/mp2t"),
-    (".flac", "audio/flac"),
-    (".opus", "audio/ogg"),
-    (".ogg", "audio/ogg"),
-    (".webp", "image/webp"),
-    (".srt", "application/x-subrip"),
-    (".vtt", "text/vtt"),
-):
-    _MIME_BY_SUFFIX.add_type(_type, _suffix)
-
 
 _Answer = TypeVar("_Answer")
 
@@ -2277,15 +3066,20 @@ class _Message:
     listed: ListedFile
     media: Any  # the Document or Photo, with this bot's access hash and file reference
     read_at: float  # on time.monotonic's clock
+    made: tuple[Any, ...] = ()  # the Documents that Telegram's server made of it
 
-    def location(self, variant: str) -> Any:
-        media = self.media
-        kind = (
-            types.InputDocumentFileLocation
-            if isinstance(media, types.Document)
-            else types.InputPhotoFileLocation
-        )
-        return kind(media.id, media.access_hash, media.file_reference, variant)
+    def document(self, media_id: int) -> Any | None:
+        """The document or photo of that id, None when the message holds it no more."""
+        return next((each for each in (self.media, *self.made) if each.id == media_id), None)
+
+
+def _location(media: Any, variant: str) -> Any:
+    kind = (
+        types.InputDocumentFileLocation
+        if isinstance(media, types.Document)
+        else types.InputPhotoFileLocation
+    )
+    return kind(media.id, media.access_hash, media.file_reference, variant)
 
 
 class TelegramGateway:
@@ -2366,9 +3160,9 @@ class TelegramGateway:
 
     # -- finding -----------------------------------------------------------------------------
 
-    async def find_file(self, chat_id: int, message_id: int) -> RemoteFile:
+    async def find(self, chat_id: int, message_id: int) -> ListedFile:
         """The file of a message; raises FileMissing, ChannelMissing, UpstreamFailed or -Busy."""
-        return (await self._message_of_any_bot(chat_id, message_id)).listed.file
+        return (await self._message_of_any_bot(chat_id, message_id)).listed
 
     async def find_thumbnail(self, chat_id: int, message_id: int) -> RemoteFile | bytes:
         """The thumbnail of a message's file, or its very bytes where Telegram put them inline."""
@@ -2524,7 +3318,7 @@ class TelegramGateway:
     async def _message_of(self, bot: _Bot, file: RemoteFile) -> _Message:
         # However old: what it names does not change, and a stale file reference says so itself.
         message = self._messages.get((bot.id, file.chat_id, file.message_id))
-        if message is None or message.media.id != file.media_id:
+        if message is None or message.document(file.media_id) is None:
             message = await self._read_message(bot, file.chat_id, file.message_id)
         self._check_same(message, file)
         return message
@@ -2539,13 +3333,13 @@ class TelegramGateway:
 
     @staticmethod
     def _check_same(message: _Message, file: RemoteFile) -> None:
-        if message.media.id != file.media_id:
+        if message.document(file.media_id) is None:
             raise FileReplaced("The file was replaced by another one.")
 
     async def _get_file(
         self, bot: _Bot, message: _Message, file: RemoteFile, chunk: Chunk
     ) -> ChunkBody:
-        location = message.location(file.variant)
+        location = _location(message.document(file.media_id), file.variant)
         request = _GetFile(location, chunk.offset, chunk.size)
         for _ in range(2):
             dc_id = self._moved.get(file.media_id, file.dc_id)
@@ -3570,31 +4364,54 @@ def _file_message(chat_id: int, message: Any) -> _Message | None:
     """What a message says of its file; None when it holds none."""
     media = getattr(message.media, "document", None) or getattr(message.media, "photo", None)
     if isinstance(message.media, types.MessageMediaDocument) and isinstance(media, types.Document):
-        return _Message(_listed_document(chat_id, message, media), media, time.monotonic())
+        others = message.media.alt_documents or []
+        made = tuple(each for each in others if isinstance(each, types.Document))
+        listed = _listed_document(chat_id, message, media, made)
+        return _Message(listed, media, time.monotonic(), made)
     if isinstance(message.media, types.MessageMediaPhoto) and isinstance(media, types.Photo):
         photo = _listed_photo(chat_id, message, media)
         return _Message(photo, media, time.monotonic()) if photo else None
     return None
 
 
-def _listed_document(chat_id: int, message: Any, document: Any) -> ListedFile:
-    duration_s, width, height, name = 0.0, 0, 0, ""
-    for attribute in document.attributes:
-        if isinstance(attribute, types.DocumentAttributeFilename):
-            name = attribute.file_name
-        elif isinstance(attribute, types.DocumentAttributeVideo):
-            duration_s, width, height = float(attribute.duration), attribute.w, attribute.h
-        elif isinstance(attribute, types.DocumentAttributeAudio):
-            duration_s = float(attribute.duration)
-        elif isinstance(attribute, types.DocumentAttributeImageSize):
-            width, height = attribute.w, attribute.h
-    mime_type = _mime_type(document.mime_type, name)
+@dataclass(slots=True)
+class _Attributes:
+    """What the attributes of a document say, all kinds of them together."""
+
+    name: str = ""
+    duration_s: float = 0.0
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    title: str = ""
+    performer: str = ""
+
+    @classmethod
+    def of(cls, document: Any) -> _Attributes:
+        found = cls()
+        for attribute in document.attributes:
+            if isinstance(attribute, types.DocumentAttributeFilename):
+                found.name = attribute.file_name
+            elif isinstance(attribute, types.DocumentAttributeVideo):
+                found.duration_s = float(attribute.duration)
+                found.width, found.height = attribute.w, attribute.h
+                found.codec = attribute.video_codec or ""
+            elif isinstance(attribute, types.DocumentAttributeAudio):
+                found.duration_s = float(attribute.duration)
+                found.title, found.performer = attribute.title or "", attribute.performer or ""
+            elif isinstance(attribute, types.DocumentAttributeImageSize):
+                found.width, found.height = attribute.w, attribute.h
+        return found
+
+
+def _document_file(chat_id: int, message_id: int, document: Any, name: str) -> RemoteFile:
+    mime_type = mime_type_of(document.mime_type, name)
     if not name:
         suffix = mimetypes.guess_extension(mime_type) or ""
-        name = f"{mime_type.partition('/')[0]}_{message.id}{suffix}"
-    file = RemoteFile(
+        name = f"{mime_type.partition('/')[0]}_{message_id}{suffix}"
+    return RemoteFile(
         chat_id=chat_id,
-        message_id=message.id,
+        message_id=message_id,
         media_id=document.id,
         variant="",
         dc_id=document.dc_id,
@@ -3603,10 +4420,65 @@ def _listed_document(chat_id: int, message: Any, document: Any) -> ListedFile:
         name=name,
         modified=document.date,
     )
-    has_thumbnail = _thumbnail(file, document) is not None
+
+
+def _listed_document(
+    chat_id: int, message: Any, document: Any, made: tuple[Any, ...]
+) -> ListedFile:
+    found = _Attributes.of(document)
+    file = _document_file(chat_id, message.id, document, found.name)
     return ListedFile(
-        file, duration_s, width, height, message.message or "", message.date, has_thumbnail
+        file,
+        found.duration_s,
+        found.width,
+        found.height,
+        message.message or "",
+        message.date,
+        has_thumbnail=_thumbnail(file, document) is not None,
+        title=found.title,
+        performer=found.performer,
+        reply_to=getattr(message.reply_to, "reply_to_msg_id", None),
+        album=message.grouped_id,
+        qualities=tuple(_qualities(chat_id, message.id, made)),
+        storyboard=_storyboard_files(chat_id, message.id, made),
     )
+
+
+def _qualities(chat_id: int, message_id: int, made: tuple[Any, ...]) -> Iterator[Quality]:
+    """Each film among the documents that has its playlist among them too, in their order.
+
+    A playlist's name is `mtproto:` and the id of its film. Source: TDLib's VideosManager, as
+    core.telegram.org/api/files#video-qualities has it in words.
+    """
+    playlists = _named_by_id(made, PLAYLIST_TYPES)
+    for document in made:
+        found = _Attributes.of(document)
+        if document.id in playlists and found.codec and found.width > 0 and found.height > 0:
+            video = _document_file(chat_id, message_id, document, f"{found.height}p.mp4")
+            playlist = _document_file(chat_id, message_id, playlists[document.id], "")
+            yield Quality(video, playlist, found.codec, found.width, found.height)
+
+
+def _storyboard_files(
+    chat_id: int, message_id: int, made: tuple[Any, ...]
+) -> StoryboardFiles | None:
+    maps = _named_by_id(made, frozenset({"application/x-tgstoryboardmap"}))
+    for document in made:
+        if document.mime_type == "application/x-tgstoryboard" and document.id in maps:
+            picture = _document_file(chat_id, message_id, document, "storyboard.jpg")
+            map_file = _document_file(chat_id, message_id, maps[document.id], "")
+            return StoryboardFiles(replace(picture, mime_type="image/jpeg"), map_file)
+    return None
+
+
+def _named_by_id(made: tuple[Any, ...], mime_types: frozenset[str]) -> dict[int, Any]:
+    """The documents of these types, by the id of the one that they belong to."""
+    named = {}
+    for document in made:
+        found = re.fullmatch(r"mtproto:([0-9]{1,19})", _Attributes.of(document).name, re.ASCII)
+        if found and document.mime_type.lower() in mime_types:
+            named[int(found[1])] = document
+    return named
 
 
 def _listed_photo(chat_id: int, message: Any, photo: Any) -> ListedFile | None:
@@ -3615,7 +4487,17 @@ def _listed_photo(chat_id: int, message: Any, photo: Any) -> ListedFile | None:
         return None
     best = sizes[-1]
     file = _photo_size_file(chat_id, message.id, photo, best, f"photo_{message.id}.jpg")
-    return ListedFile(file, 0.0, best.w, best.h, message.message or "", message.date, True)
+    return ListedFile(
+        file,
+        0.0,
+        best.w,
+        best.h,
+        message.message or "",
+        message.date,
+        has_thumbnail=True,
+        reply_to=getattr(message.reply_to, "reply_to_msg_id", None),
+        album=message.grouped_id,
+    )
 
 
 def _thumbnail(file: RemoteFile, media: Any) -> RemoteFile | bytes | None:
@@ -3658,16 +4540,8 @@ def _photo_size_file(chat_id: int, message_id: int, media: Any, size: Any, name:
     )
 
 
-def _mime_type(given: str, name: str) -> str:
-    """The document's own type when it has a usable one, else by the name's suffix."""
-    given = given.strip().lower()
-    if re.fullmatch(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+", given) and given != OCTET_STREAM:
-        return given
-    return _MIME_BY_SUFFIX.guess_type(name)[0] or OCTET_STREAM
-
-
 # ------------------------------------------------------------------------------------------------
-# 11. Assembly: the parts put together, started and stopped
+# 12. Assembly: the parts put together, started and stopped
 # ------------------------------------------------------------------------------------------------
 
 CONNECTIONS_MAX = 1024  # of clients; four for each viewer of the default memory budget

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import resource
 import signal
@@ -235,7 +236,7 @@ def soak(setup: Setup, viewers: int, seconds: float) -> Soaked:
 
 def _warm_up(worker: Worker, films: Sequence[Film]) -> None:
     async def play() -> None:
-        await _evening(worker, films, 4, 3.0, Log())
+        await _evening(worker, films, 40, 5.0, Log())  # all bots get their connections
 
     asyncio.run(play())
     time.sleep(LEFT_AFTER_S / 3)
@@ -373,6 +374,8 @@ def main() -> int:
     print(text)
     if options.results:
         options.results.mkdir(parents=True, exist_ok=True)
+        samples = [[round(second), round(mb, 1)] for second, mb in soaked.samples]
+        (options.results / "soak.json").write_text(json.dumps({"rss_mb_by_second": samples}))
         (options.results / "soak.md").write_text(
             f"# Ten minutes of many viewers\n\nWritten by `make soak`.\n\n{text}"
         )
