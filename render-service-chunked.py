@@ -597,7 +597,10 @@ def _verified_claims(token: str, secret: str, audience: str) -> dict[str, Any]:
         )
     except jwt.InvalidTokenError as error:
         raise TokenInvalid("The token is not valid here.") from error
-    if not isinstance(claims["exp"], (int, float)) or not isinstance(claims["sub"], str):
+    # Python's JSON also has NaN, which is later than nothing, and whole numbers of any size.
+    times = (claims["exp"], claims.get("iat", 0))
+    are_times = all(isinstance(each, (int, float)) and abs(each) < 2**53 for each in times)
+    if not are_times or not isinstance(claims["sub"], str):
         raise TokenInvalid("The token is malformed.")
     return claims
 
@@ -1092,7 +1095,7 @@ class Worker:
                 request.method,
                 request.rel_url.raw_path,
                 outcome,
-                quote(request.headers.get(hdrs.RANGE, "-")[:80], safe="=-,"),
+                quote(request.headers.get(hdrs.RANGE, "-")[:80], safe="=-,", errors="replace"),
                 request.get(_SENT_BYTES, 0),
                 (time.monotonic() - request[_STARTED]) * 1000,
             )
@@ -2793,10 +2796,10 @@ def _file_result(pieces: Sequence[bytes]) -> RpcResult | None:
     # A TL string of 254 bytes or more: 0xfe, its length in three bytes, its bytes.
     if constructor != RpcResult.CONSTRUCTOR_ID or kind != types.upload.File.CONSTRUCTOR_ID:
         return None
-    if length & 0xFF != 0xFE:
+    start, length_bytes = MESSAGE_HEADER.size + FILE_HEADER.size, length >> 8
+    if length & 0xFF != 0xFE or start + length_bytes > sum(map(len, pieces)):
         return None
-    body = ChunkBody(pieces, MESSAGE_HEADER.size + FILE_HEADER.size, length >> 8)
-    return RpcResult(request_id, body, None)
+    return RpcResult(request_id, ChunkBody(pieces, start, length_bytes), None)
 
 
 def _joined(pieces: Sequence[bytes]) -> Any:
