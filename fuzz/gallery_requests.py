@@ -7,7 +7,6 @@ docs/openapi.yaml describes, or a page for people, and is never cached.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from gallery.sign_in import COOKIE
 
 from .gallery_parsers import made_up_cursor
 from .source import Check, Source, Target, json_object, json_value
-from .stage import JWT_SECRET, PASSWORD, Answer, Stage, check_answer, open_stage
+from .stage import JWT_SECRET, PASSWORD, Answer, Stage, as_head, check_answer, open_stage
 from .worker_parsers import made_up_token, range_header
 
 METHODS = ("GET", "GET", "GET", "HEAD", "OPTIONS", "POST", "DELETE", "PUT")
@@ -174,9 +173,7 @@ def written(method: str, path: str, headers: list[tuple[str, str]], body: bytes)
     if body:
         named["Content-Length"] = str(len(body))
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items())]
-    # What ends a line or a request is for the HTTP parser, which is not ours.
-    lines = [re.sub(r"[\x00-\x1f\x7f]", " ", line).strip() for line in lines]
-    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
+    return as_head(lines) + body
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 import struct
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -112,6 +113,14 @@ class Listener(logging.Handler):
 
 
 # -- asking --------------------------------------------------------------------------------------
+
+
+def as_head(lines: Iterable[str]) -> bytes:
+    """The head of a request. What would end a line is for the HTTP parser, which is not ours."""
+    head = "\r\n".join(re.sub(r"[\x00-\x1f\x7f]", " ", line).strip() for line in lines)
+    # The upper half of the bytes travels as half characters; the other halves become some of these.
+    head = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\udced", head)
+    return head.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
 
 
 async def _ask(port: int, request: bytes, is_head: bool) -> Answer:

@@ -18,7 +18,7 @@ import worker
 from telegram_simulator.world import Document, Post
 
 from .source import Check, Source, Target
-from .stage import JWT_SECRET, Answer, Stage, check_answer, open_stage, token
+from .stage import JWT_SECRET, Answer, Stage, as_head, check_answer, open_stage, token
 from .worker_parsers import date_header, made_up_token, range_header
 
 METHODS = ("GET", "GET", "GET", "GET", "HEAD", "OPTIONS", "POST", "DELETE")
@@ -48,9 +48,7 @@ class Wish:
         target = f"{self.path}?{query}" if query else self.path
         lines = [f"{self.method} {target} HTTP/1.1", "Host: 127.0.0.1"]
         lines += [f"{name}: {value}" for name, value in self.headers]
-        # What ends a line or a request is for the HTTP parser, which is not ours.
-        lines = [re.sub(r"[\x00-\x1f\x7f]", " ", line).strip() for line in lines]
-        return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
+        return as_head(lines)
 
     @property
     def is_open(self) -> bool:
