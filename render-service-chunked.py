@@ -1127,6 +1127,8 @@ class Worker:
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED_HEADERS
+        if response.status >= 400:  # also aiohttp's own answers, which pass by the envelope
+            headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         origins = self._settings.allowed_origins
         if "*" in origins:
             headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
@@ -3041,6 +3043,8 @@ def _listed_document(chat_id: int, message: Any, document: Any) -> ListedFile:
         modified=document.date,
     )
     has_thumbnail = _thumbnail(file, document) is not None
+    if not math.isfinite(duration_s):  # whatever the uploader wrote; JSON has no word for it
+        duration_s = 0.0
     return ListedFile(
         file, duration_s, width, height, message.message or "", message.date, has_thumbnail
     )

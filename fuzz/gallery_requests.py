@@ -19,12 +19,13 @@ from .gallery_parsers import made_up_cursor
 from .source import Check, Source, Target, json_object, json_value
 from .stage import JWT_SECRET, PASSWORD, Answer, Stage, as_head, check_answer, open_stage
 from .worker_parsers import made_up_token, range_header
+from .worker_requests import EXPECTATIONS
 
 METHODS = ("GET", "GET", "GET", "HEAD", "OPTIONS", "POST", "DELETE", "PUT")
 HEADERS = (
     *("Accept", "Range", "If-Range", "If-None-Match", "Cookie", "Origin", "Sec-Fetch-Site"),
     *("X-Forwarded-Proto", "X-Forwarded-For", "Host", "Content-Type", "Content-Encoding"),
-    *("X-Telegram-Bot-Api-Secret-Token", "User-Agent", "Accept-Encoding"),
+    *("X-Telegram-Bot-Api-Secret-Token", "User-Agent", "Accept-Encoding", "Expect"),
 )
 VALUES = (
     *("text/html", "application/json", "same-origin", "cross-site", "https", "null", "*", "gzip"),
@@ -152,6 +153,8 @@ class Client:
         name = source.pick(HEADERS)
         if name == "Range":
             return name, range_header(source)
+        if name == "Expect":
+            return name, source.pick(EXPECTATIONS)
         if name == "Cookie":
             return name, f"{COOKIE}={made_up_token(source, ('gallery',))}"
         return name, source.pick((source.text(), source.pick(VALUES)))

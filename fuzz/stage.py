@@ -249,6 +249,8 @@ def fill(stage: Stage) -> None:
     stage.telegram.world.post(stage.channel, photo, "")
     stage.telegram.world.post(stage.channel, None, "no file")
     stage.post(SyntheticContent(90_000, seed=8), "video/mp4", "", thumbnails=(picture,))
+    # Measures are whatever the uploader's program wrote.
+    stage.post(BytesContent(b"x"), "video/mp4", "odd.mp4", kind="video", duration_s=float("nan"))
 
 
 def _worker_settings(stage: Stage) -> worker.Settings:

@@ -6,6 +6,7 @@ come with a good token for that very file and with no other, and they are the fi
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -26,9 +27,12 @@ HEADERS = (
     *("Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since"),
     *("If-Unmodified-Since", "Origin", "Accept", "Accept-Encoding", "User-Agent", "Cookie"),
     *("Access-Control-Request-Method", "Access-Control-Request-Headers", "X-Forwarded-For"),
+    "Expect",
 )
+# aiohttp itself fails (500) on one that is no UTF-8, before any code of ours is asked.
+EXPECTATIONS = ("100-continue", "", "nothing", "100-continue, more")
 IDS = ("0", "1", "-1", "00", "2147483647", "2147483648", "9999999999", "-1009999999999", "%D9%A1")
-STATUSES = {200, 204, 206, 304, 307, 400, 401, 403, 404, 405, 412, 416}
+STATUSES = {200, 204, 206, 304, 307, 400, 401, 403, 404, 405, 412, 416, 417}
 
 
 @dataclass
@@ -146,6 +150,8 @@ class Client:
         value = source.text()
         if name == "Range":
             value = range_header(source)
+        elif name == "Expect":
+            value = source.pick(EXPECTATIONS)
         elif name.startswith("If-"):
             tag = f'"{source.number(0, 9)}"' if wish.post is None else _entity_tag(wish.post)
             value = source.pick((date_header(source), tag, f"W/{tag}", "*", f'"x", {tag}', value))
@@ -164,9 +170,15 @@ class Client:
             assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
         if answer.status == 307:
             _check_renewal(wish, answer)
+        if answer.is_json and answer.body:
+            json.loads(answer.body, parse_constant=_no_json)
         media = wish.post.media if wish.post is not None else None
         if wish.path.startswith("/stream/") and isinstance(media, Document):
             _check_body(wish, answer, media)
+
+
+def _no_json(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON, whatever Python says")
 
 
 def _entity_tag(post: Post) -> str:

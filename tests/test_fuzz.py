@@ -200,7 +200,7 @@ def test_hypothesis_finds_a_slip(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     *change, error = SLIPS[name]
     monkeypatch.setattr(*slip(*change))
 
-    @hypothesis_settings(max_examples=5000, phases=[Phase.generate])
+    @hypothesis_settings(max_examples=5000, phases=[Phase.generate], report_multiple_bugs=False)
     @given(st.data())
     def what_must_hold(data: st.DataObject) -> None:
         check(Drawn(data))
@@ -255,6 +255,22 @@ def test_a_range_that_is_no_text_is_passed_over(services: Stage) -> None:
     assert asked(services, services.worker_port, head).status == 200
     head = "GET /health HTTP/1.1\nHost: x\nRange: \udcff"
     assert asked(services, services.worker_port, head).status == 200
+
+
+def test_a_listing_is_json_whatever_an_uploader_has_measured(services: Stage) -> None:
+    """A film of NaN seconds made it unreadable to all but Python."""
+    chat_id = services.channel.chat_id
+    path = f"/files/{chat_id}?token={token(str(chat_id), scope='list')}"
+    answer = asked(services, services.worker_port, f"GET {path} HTTP/1.1\nHost: x")
+    listed = json.loads(answer.body, parse_constant=pytest.fail)["files"]
+    assert [file["duration"] for file in listed if file["name"] == "odd.mp4"] == [0]
+
+
+@pytest.mark.parametrize("service", ["worker", "gallery"])
+def test_an_unknown_expectation_is_refused_and_not_cached(services: Stage, service: str) -> None:
+    port = services.worker_port if service == "worker" else services.gallery_port
+    answer = asked(services, port, "GET /health HTTP/1.1\nHost: 127.0.0.1\nExpect: miracles")
+    assert (answer.status, answer.headers["cache-control"]) == (417, "no-store")
 
 
 @pytest.mark.parametrize("host", ["[", "]", "[::1", "\u2100"])
