@@ -200,8 +200,8 @@ _JWT_WORDS = (b'{"', b"HS256", b"none", b"backend", b"files", b"gallery", b"eyJ"
 
 TARGETS = (
     Target.of(check_gallery_search, words=(b'"', b"AND", b"NEAR", b"*", b"newest"), runs=7000),
-    Target.of(check_gallery_listing, words=(b"name", b"\xe2\x80\xae", b"\r\n"), runs=4000),
-    Target.of(check_gallery_updates, words=(b"name", b"\xe2\x80\xae", b"\r\n"), runs=4000),
+    Target.of(check_gallery_listing, words=(b"name", b"\xe2\x80\xae", b"\r\n"), runs=2500),
+    Target.of(check_gallery_updates, words=(b"name", b"\xe2\x80\xae", b"\r\n"), runs=2500),
     Target.of(check_gallery_shares),
-    Target.of(check_gallery_tokens, words=_JWT_WORDS, runs=15_000),
+    Target.of(check_gallery_tokens, words=_JWT_WORDS, runs=6000),
 )

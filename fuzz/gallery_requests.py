@@ -190,6 +190,6 @@ TARGETS = (
         "gallery_requests",
         gallery_requests,
         words=(b"[", b"gzip", b"charset", b"%ed", b"\xff", b"..", b"//"),
-        runs=1500,
+        runs=1000,
     ),
 )

@@ -243,6 +243,6 @@ TARGETS = (
         "worker_requests",
         worker_requests,
         words=(b"bytes=0-1", b"GMT", b"W/", b"%ff", b"\xff", b"token"),
-        runs=1000,
+        runs=800,
     ),
 )
