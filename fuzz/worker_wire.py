@@ -8,6 +8,7 @@ description (core.telegram.org/mtproto/mtproto-transports#abridged), not from th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import struct
 import time
@@ -21,8 +22,6 @@ from telethon.network.mtprotostate import MTProtoState
 from telethon.tl import types
 from telethon.tl.core import RpcResult
 
-from telegram_simulator.session import AuthKey as ServerKey
-from telegram_simulator.session import seal_envelope
 from telegram_simulator.transport import Abridged
 
 from .source import Source, Target
@@ -33,6 +32,7 @@ SECRET = DICE.randbytes(256)
 FILLER = DICE.randbytes(3 << 20)
 HERE = worker.DataCentre(2, "127.0.0.1", 1)
 SESSION = 0x5EED
+NOW = 1_800_000_000
 STREAM_MAX_BYTES = 5 << 20
 
 # Where the ways of the worker part: short and long packets, pieces, the longest packet of all.
@@ -69,6 +69,7 @@ class Line:
         self.wire.connection_made(self.plug)
         self.state = worker._State(AuthKey(SECRET), loggers=worker._TelethonLoggers())
         self.state.id = SESSION
+        self.state.time_offset = NOW - time.time()
 
     def feed(self, stream: bytes, source: Source) -> None:
         """As an event loop does: what there is room for, until the connection is closed."""
@@ -131,9 +132,15 @@ def opened(packet: bytes) -> bytes:
     return bytes(cryptg.decrypt_ige(packet[24:], key, vector))
 
 
-def sealed(body: bytes, message_id: int, session: int = SESSION) -> bytes:
-    parts = seal_envelope(ServerKey(SECRET, 0), session, message_id, 1, [body])
-    return Abridged().wrap(parts)
+def sealed(body: bytes, number: int, session: int = SESSION) -> bytes:
+    """A framed packet of the server, the same for the same arguments: random padding would make a
+    failure that comes of bytes misread come only once."""
+    head = worker.MESSAGE_HEADER.pack(0, session, (NOW << 32) + 4 * number + 1, 1, len(body))
+    plain = head + body + bytes(12)
+    plain += bytes(-len(plain) % 16)
+    msg_key = hashlib.sha256(SECRET[96:128] + plain).digest()[8:24]
+    encrypted = cryptg.encrypt_ige(plain, *MTProtoState._calc_key(SECRET, msg_key, False))
+    return Abridged().wrap((bytes(8), msg_key, encrypted))
 
 
 def _file_answer(source: Source) -> bytes:
@@ -147,7 +154,7 @@ def _file_answer(source: Source) -> bytes:
     return bytes(head)
 
 
-def _stretch(source: Source, message_id: int) -> bytes:
+def _stretch(source: Source, number: int) -> bytes:
     """A part of the stream: a packet, the beginning of one, or noise."""
     kind = source.pick(("noise", "short", "answer", "answer", "odd", "cut"))
     if kind == "noise":
@@ -157,7 +164,7 @@ def _stretch(source: Source, message_id: int) -> bytes:
         return Abridged().wrap((body, bytes(-len(body) % 4)))
     if kind == "answer":
         session = source.pick((SESSION, SESSION, SESSION, 7))
-        return sealed(_file_answer(source), message_id, session)
+        return sealed(_file_answer(source), number, session)
     size = source.pick(_SIZES) + source.pick((0, 0, 4, 8, 12))
     packet = b"\x7f" + (size // 4).to_bytes(3, "little") + FILLER[: size // 4 * 4]
     return packet[: source.number(0, len(packet))] if kind == "cut" else packet
@@ -167,8 +174,7 @@ def check_worker_wire(source: Source) -> None:
     """No stream makes the wire raise, hold more than its limits, or find other packets than there
     are, in whatever pieces it comes."""
     has_key = source.pick((True, True, True, False))
-    first_id = int(time.time()) << 32 | 1
-    stream = b"".join(_stretch(source, first_id + 4 * n) for n in range(source.number(1, 5)))
+    stream = b"".join(_stretch(source, number) for number in range(source.number(1, 5)))
     stream = stream[:STREAM_MAX_BYTES]
     line = Line(has_key=has_key)
     line.feed(stream, source)
