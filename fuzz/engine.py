@@ -126,7 +126,7 @@ def _judged(target: Target, log: Path, code: int, new: Path | None) -> Outcome:
     problem = ""
     if code != 0 or new is not None:
         words = raised or ended
-        problem = words[1][:300] if words else f"it ended with code {code}"
+        problem = words[1][:120] if words else f"it ended with code {code}"
     return Outcome(
         name=target.name,
         runs=int(runs[-1]) if runs else 0,

@@ -37,7 +37,7 @@ WORKER_SCRIPT = REPOSITORY / "render-service-chunked.py"
 JWT_SECRET = "a secret of the test suite, long enough"
 
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
-hypothesis_settings.register_profile("fuzz", deadline=None, max_examples=400)  # of `make fuzz`
+hypothesis_settings.register_profile("fuzz", deadline=None)  # of `make fuzz`, with other seeds
 hypothesis_settings.load_profile("tests")
 
 StartClient = Callable[..., Awaitable[TestClient[Any, Any]]]
