@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 Option = TypeVar("Option")
 
 PIECE_MAX_BYTES = 255
-NEST_MAX = 4  # of values like JSON's; what is nested deeper is made by `deep_value`
-ITEMS_MAX = 4
+NEST_MAX = 4  # levels, of values like JSON's
+ITEMS_MAX = 4  # on each of them
 
 
 class Source(Protocol):

@@ -55,11 +55,6 @@ class Wish:
         lines += [f"{name}: {value}" for name, value in self.headers]
         return as_head(lines)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the token is good for the file or the listing that the path names."""
-        return bool(self.opens) and self.opens == self.path.split("/", 2)[2].rpartition("#")[2]
-
 
 class Client:
     """Makes requests up, sends them, and judges the answers."""
