@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -237,9 +238,7 @@ def ask(case: Any, url: str) -> None:
     assert response.status_code < 500 or is_wanted, response.content
 
 
-@SCHEMA.include(tag="worker").parametrize()
-@FEWER
-def test_the_worker_answers_as_described(case: Any, house: House) -> None:
+def ask_the_worker(case: Any, house: House) -> None:
     dice = Dice(case)
     lend_ids(case, house, dice)
     lend_conditions(case, dice)
@@ -248,9 +247,7 @@ def test_the_worker_answers_as_described(case: Any, house: House) -> None:
     ask(case, house.urls["worker"])
 
 
-@SCHEMA.include(tag="gallery").parametrize()
-@FEWER
-def test_the_gallery_answers_as_described(case: Any, house: House) -> None:
+def ask_the_gallery(case: Any, house: House) -> None:
     dice = Dice(case)
     lend_ids(case, house, dice)
     lend_conditions(case, dice)
@@ -262,6 +259,32 @@ def test_the_gallery_answers_as_described(case: Any, house: House) -> None:
         # A new one each time, since signing out ends it.
         case.cookies[COOKIE] = tokens.session_token(JWT_SECRET, PASSWORD, time.time())
     ask(case, house.urls[door])
+
+
+def asking(method: str, path: str, ask_it: Callable[[Any, House], None]) -> Any:
+    @SCHEMA.include(method=method, path=path).parametrize()
+    @FEWER
+    def test(case: Any, house: House) -> None:
+        ask_it(case, house)
+
+    return test
+
+
+# Each operation in a test under a name of its own: schemathesis gives all operations of one test
+# the same id, and of tests with the same id pytest-xdist runs one.
+for _service, _ask in (("worker", ask_the_worker), ("gallery", ask_the_gallery)):
+    for _method, _path in sorted(described(_service)):
+        _slug = re.sub(r"\W+", "_", f"{_method} {_path}").strip("_").lower()
+        globals()[f"test_{_service}_answers_as_described_{_slug}"] = asking(_method, _path, _ask)
+
+
+def test_no_operation_is_left_out(request: pytest.FixtureRequest) -> None:
+    ids = [item.nodeid for item in request.session.items if item.path == Path(__file__)]
+    assert len(ids) == len(set(ids))
+    is_whole = any("test_every_error_code" in each for each in ids)
+    if is_whole:  # and not some tests by name
+        asked = sum("_answers_as_described_" in each for each in ids)
+        assert asked == len(described("worker")) + len(described("gallery"))
 
 
 # -- that it would find something ----------------------------------------------------------------
