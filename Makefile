@@ -7,7 +7,7 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock audit bench soak screenshots lighthouse venv browsers clean
+.PHONY: help demo test fuzz check format lock audit bench soak screenshots lighthouse venv browsers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,6 +18,11 @@ demo: venv  ## the whole house on this machine, no account needed; MEDIA=~/Video
 # Two at a time, each file as a whole: most tests wait for one thing or another.
 test: venv browsers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
+
+SECONDS := 600
+
+fuzz: venv  ## nonsense into every parser and both services, for SECONDS=600; what it learns is kept in .fuzz
+	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz --seconds $(SECONDS)
 
 check: venv  ## format, lint and types, changing nothing
 	$(VENV)/bin/ruff format --check .
@@ -89,4 +94,4 @@ browsers:
 	fi
 
 clean:  ## remove what was made: the environment, the demo's films, caches
-	rm -rf $(VENV) $(VENV)-worker .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-worker .demo .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

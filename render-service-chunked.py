@@ -719,7 +719,7 @@ def consume_exception(task: asyncio.Future[Any]) -> None:
 _COMPACT_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
-def verify_token(token: str, secrets: Iterable[str], now: float) -> Grant:
+def verify_token(token: str, secrets: tuple[str, ...], now: float) -> Grant:
     """What the token, signed with any of the secrets, allows at `now` (Unix seconds).
 
     Raises TokenInvalid, or TokenExpired for one that was good until its `exp`. HS256 only; `iss`,
@@ -750,7 +750,7 @@ def _parts(claims: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def renewed_token(grant: str, subject: str, secrets: Sequence[str], now: float) -> str:
+def renewed_token(grant: str, subject: str, secrets: tuple[str, ...], now: float) -> str:
     """A fresh token for `subject`, bought with a renewal grant; never outlives the grant.
 
     Raises TokenInvalid, TokenExpired, or NotAllowed for a grant of another file.
@@ -770,7 +770,7 @@ def renewed_token(grant: str, subject: str, secrets: Sequence[str], now: float) 
     return jwt.encode(fresh, secrets[0], algorithm="HS256")
 
 
-def handover_token(instance: str, secrets: Sequence[str], now: float) -> str:
+def handover_token(instance: str, secrets: tuple[str, ...], now: float) -> str:
     """What a worker of this id shows to the one before it, to be given the session at Telegram."""
     issued = int(now)
     claims = {"iss": "worker", "aud": "handover", "sub": instance, "iat": issued}
@@ -778,7 +778,7 @@ def handover_token(instance: str, secrets: Sequence[str], now: float) -> str:
     return jwt.encode(claims, secrets[0], algorithm="HS256")
 
 
-def verify_handover(token: str, secrets: Iterable[str], now: float) -> str:
+def verify_handover(token: str, secrets: tuple[str, ...], now: float) -> str:
     """The id of the worker that asks for the session; raises TokenInvalid or TokenExpired."""
     claims = _verified_claims(token, secrets, "handover", issuer="worker")
     if claims["exp"] <= now:
@@ -787,7 +787,7 @@ def verify_handover(token: str, secrets: Iterable[str], now: float) -> str:
 
 
 def _verified_claims(
-    token: str, secrets: Iterable[str], audience: str, issuer: str = "backend"
+    token: str, secrets: tuple[str, ...], audience: str, issuer: str = "backend"
 ) -> dict[str, Any]:
     """The claims of a token with a good signature and form; its times are not looked at."""
     if not _COMPACT_JWT.fullmatch(token):
@@ -803,7 +803,10 @@ def _verified_claims(
             continue  # perhaps it is signed with the other secret
         except jwt.InvalidTokenError as error:
             raise TokenInvalid("The token is not valid here.") from error
-        if not isinstance(claims["exp"], (int, float)) or not isinstance(claims["sub"], str):
+        # Python's JSON also has NaN, which is later than nothing, and whole numbers of any size.
+        times = (claims["exp"], claims.get("iat", 0))
+        are_times = all(isinstance(each, (int, float)) and abs(each) < 2**53 for each in times)
+        if not are_times or not isinstance(claims["sub"], str):
             raise TokenInvalid("The token is malformed.")
         return claims
     raise TokenInvalid("The token is not valid here.")
@@ -1890,7 +1893,7 @@ class Worker:
                 request.method,
                 request.rel_url.raw_path,
                 outcome,
-                quote(request.headers.get(hdrs.RANGE, "-")[:80], safe="=-,"),
+                quote(request.headers.get(hdrs.RANGE, "-")[:80], safe="=-,", errors="replace"),
                 request.get(_SENT_BYTES, 0),
                 (time.monotonic() - request[_STARTED]) * 1000,
             )
@@ -1924,6 +1927,8 @@ class Worker:
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED_HEADERS
+        if response.status >= 400:  # also aiohttp's own answers, which pass by the envelope
+            headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         origins = self._settings.allowed_origins
         if "*" in origins:
             headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
@@ -4147,10 +4152,10 @@ def _file_result(pieces: Sequence[bytes]) -> RpcResult | None:
     # A TL string of 254 bytes or more: 0xfe, its length in three bytes, its bytes.
     if constructor != RpcResult.CONSTRUCTOR_ID or kind != types.upload.File.CONSTRUCTOR_ID:
         return None
-    if length & 0xFF != 0xFE:
+    start, length_bytes = MESSAGE_HEADER.size + FILE_HEADER.size, length >> 8
+    if length & 0xFF != 0xFE or start + length_bytes > sum(map(len, pieces)):
         return None
-    body = ChunkBody(pieces, MESSAGE_HEADER.size + FILE_HEADER.size, length >> 8)
-    return RpcResult(request_id, body, None)
+    return RpcResult(request_id, ChunkBody(pieces, start, length_bytes), None)
 
 
 def _joined(pieces: Sequence[bytes]) -> Any:
@@ -4374,6 +4379,11 @@ def _file_message(chat_id: int, message: Any) -> _Message | None:
     return None
 
 
+def _finite(seconds: float) -> float:
+    """Whatever the uploader's program wrote; JSON has no word for what is no number."""
+    return float(seconds) if math.isfinite(seconds) else 0.0
+
+
 @dataclass(slots=True)
 class _Attributes:
     """What the attributes of a document say, all kinds of them together."""
@@ -4393,11 +4403,11 @@ class _Attributes:
             if isinstance(attribute, types.DocumentAttributeFilename):
                 found.name = attribute.file_name
             elif isinstance(attribute, types.DocumentAttributeVideo):
-                found.duration_s = float(attribute.duration)
+                found.duration_s = _finite(attribute.duration)
                 found.width, found.height = attribute.w, attribute.h
                 found.codec = attribute.video_codec or ""
             elif isinstance(attribute, types.DocumentAttributeAudio):
-                found.duration_s = float(attribute.duration)
+                found.duration_s = _finite(attribute.duration)
                 found.title, found.performer = attribute.title or "", attribute.performer or ""
             elif isinstance(attribute, types.DocumentAttributeImageSize):
                 found.width, found.height = attribute.w, attribute.h

@@ -110,7 +110,10 @@ async def check_visitor(request: web.Request, handler: Any) -> web.StreamRespons
 
 def _refuse_foreign_names(request: web.Request, settings: Settings) -> None:
     """DNS rebinding: a page elsewhere can point its name at 127.0.0.1 and read us through it."""
-    name = urlsplit(f"//{request.host}").hostname or ""
+    try:
+        name = urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:  # brackets with no address in them
+        name = ""
     public_name = urlsplit(settings.public_url or "").hostname
     if not is_loopback(name) and name != public_name:
         raise ApiError(

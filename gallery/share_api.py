@@ -75,7 +75,10 @@ async def _order(request: web.Request) -> tuple[int, int, int | None]:
         order = json.loads(await request.text())
         chat_id, message_id = order["chat_id"], order["message_id"]
         lifetime_s = order.get("expires_in_s", DEFAULT_LIFETIME_S)
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+    except (
+        *(AttributeError, LookupError, RecursionError, TypeError, ValueError),
+        web.RequestPayloadError,  # it is not packed as its Content-Encoding says
+    ):
         raise ApiError(400, "bad_order", "chat_id and message_id are needed.") from None
     if not (type(chat_id) is type(message_id) is int and 0 < message_id <= MESSAGE_ID_MAX):
         raise ApiError(400, "bad_order", "chat_id and message_id are whole numbers.")

@@ -251,7 +251,10 @@ async def receive_update(request: web.Request) -> web.Response:
         raise ApiError(403, "not_telegram", "This is for Telegram only.")
     try:
         update = json.loads(await request.clone(client_max_size=UPDATE_MAX_BYTES).read())
-    except (RecursionError, ValueError, web.HTTPRequestEntityTooLarge):
+    except (
+        *(RecursionError, ValueError),
+        *(web.HTTPRequestEntityTooLarge, web.RequestPayloadError),
+    ):
         # Any other answer than success and Telegram sends the same thing again for a day.
         log.warning("an update that cannot be read is passed over")
     else:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import secrets
 import struct
 from dataclasses import dataclass
@@ -232,7 +233,8 @@ class Messages:
             told["file_name"] = media.file_name
         if media.thumbnails:
             told["thumbnail"] = self._picture(media.id, media.thumbnails[-1])
-        timed = {"duration": round(media.duration_s)}
+        # An uploader may have written NaN; the Bot API speaks in whole seconds.
+        timed = {"duration": round(media.duration_s) if math.isfinite(media.duration_s) else 0}
         moving = timed | {"width": media.width, "height": media.height}
         match media.kind:
             case "video":

@@ -115,6 +115,8 @@ def key_id(secret: bytes) -> int:
 
 def open_envelope(key: AuthKey, packet: bytes) -> Envelope:
     """Decrypt a client's packet; raises BadEnvelope on whatever does not hold."""
+    if len(packet) < ENVELOPE_HEADER.size:
+        raise BadEnvelope("too short")
     _, msg_key = ENVELOPE_HEADER.unpack_from(packet)
     encrypted = packet[ENVELOPE_HEADER.size :]
     if len(encrypted) % 16 or len(encrypted) < MESSAGE_HEADER.size + PADDING_MIN_BYTES:
@@ -239,10 +241,20 @@ def _serialise(value: Any) -> bytes:
     return bytes(value)
 
 
+class _Reader(BinaryReader):  # type: ignore[misc]  # Telethon has no types
+    """Telethon's, but for gzip_packed, which it unpacks to any size; ours is off by now."""
+
+    def tgread_object(self) -> Any:
+        constructor = self.stream[self.position : self.position + 4]
+        if constructor == GzipPacked.CONSTRUCTOR_ID.to_bytes(4, "little"):
+            raise UnreadableMessage("gzip_packed within a message")
+        return super().tgread_object()
+
+
 def read_object(body: bytes) -> Any:
     """The object that a body starts with; raises UnreadableMessage."""
     try:
-        return BinaryReader(body).tgread_object()
+        return _Reader(body).tgread_object()
     except TypeNotFoundError as error:
         raise UnreadableMessage(f"unknown constructor {error.invalid_constructor_id:#x}") from error
     except (BufferError, struct.error, ValueError, RuntimeError, OSError, EOFError) as error:

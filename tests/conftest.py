@@ -38,6 +38,7 @@ WORKER_SCRIPT = REPOSITORY / "render-service-chunked.py"
 JWT_SECRET = "a secret of the test suite, long enough"
 
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis_settings.register_profile("fuzz", deadline=None)  # of `make fuzz`, with other seeds
 hypothesis_settings.load_profile("tests")
 
 WAITING_FILES = ("test_trouble_table.py", "test_film_outlasts_token.py")

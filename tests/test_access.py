@@ -32,18 +32,18 @@ CLAIMS = {"iss": "backend", "aud": "worker", "sub": SUBJECT, "iat": NOW, "exp": 
 
 
 def test_a_good_token_grants_its_subject() -> None:
-    grant = worker.verify_token(make_token(SUBJECT), [JWT_SECRET], time.time())
+    grant = worker.verify_token(make_token(SUBJECT), (JWT_SECRET,), time.time())
     assert grant == worker.Grant(SUBJECT, "file")
-    grant = worker.verify_token(listing_token(-100), [JWT_SECRET], time.time())
+    grant = worker.verify_token(listing_token(-100), (JWT_SECRET,), time.time())
     assert grant == worker.Grant("-100", "list")
 
 
 def test_a_token_is_good_to_its_last_second() -> None:
     token = make_token(SUBJECT)
     exp = jwt.decode(token, options={"verify_signature": False})["exp"]
-    worker.verify_token(token, [JWT_SECRET], exp - 1)
+    worker.verify_token(token, (JWT_SECRET,), exp - 1)
     with pytest.raises(worker.TokenExpired):
-        worker.verify_token(token, [JWT_SECRET], exp)
+        worker.verify_token(token, (JWT_SECRET,), exp)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_token_is_good_to_its_last_second() -> None:
 )
 def test_a_bad_token_is_invalid(token: str) -> None:
     with pytest.raises(worker.TokenInvalid):
-        worker.verify_token(token, [JWT_SECRET], time.time())
+        worker.verify_token(token, (JWT_SECRET,), time.time())
 
 
 def status_and_code(response: Any, body: dict[str, Any]) -> tuple[int, str]:
@@ -168,7 +168,7 @@ async def test_an_expired_token_with_a_grant_is_sent_to_a_fresh_one(
 async def test_a_renewed_token_never_outlives_its_grant(stage: Stage, viewer: Viewer) -> None:
     soon = int(time.time()) + 60
     token = worker.renewed_token(
-        grant(stage, SUBJECT, exp=soon), SUBJECT, [JWT_SECRET], time.time()
+        grant(stage, SUBJECT, exp=soon), SUBJECT, (JWT_SECRET,), time.time()
     )
     assert jwt.decode(token, JWT_SECRET, ["HS256"], audience="worker")["exp"] == soon
 
