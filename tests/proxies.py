@@ -13,7 +13,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -77,6 +77,14 @@ def command(name: str) -> str:
     found = shutil.which(name, path=SEARCH_PATH)
     assert found, f"{name} is missing: make test installs it as root; Debian: apt install {name}"
     return found
+
+
+def tracked_files() -> list[str]:
+    """The repository as somebody gets it who clones it: paths, relative to its root."""
+    # Where CI checks out, the files are another user's, which git takes for an attack.
+    git = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    listed = subprocess.run(git, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [path for path in listed.stdout.split("\0") if path]
 
 
 def free_port() -> int:
@@ -148,7 +156,7 @@ def nginx_command(folder: Path, sites: Sites) -> list[str]:
 # -- Caddy ---------------------------------------------------------------------------------------
 
 
-def caddy_command(folder: Path, sites: Sites) -> list[str]:
+def caddy_command(folder: Path, sites: Sites, caddyfile: Path = DEPLOY / "Caddyfile") -> list[str]:
     """Write what Caddy reads; the command that runs it."""
     environ = {
         "WORKER_NAME": sites.worker_name,
@@ -157,7 +165,7 @@ def caddy_command(folder: Path, sites: Sites) -> list[str]:
         "GALLERY_ADDRESS": sites.gallery_address,
     }
     adapted = subprocess.run(
-        [command("caddy"), "adapt", "--config", str(DEPLOY / "Caddyfile")],
+        [command("caddy"), "adapt", "--config", str(caddyfile)],
         env=environ,
         capture_output=True,
         check=True,
@@ -167,7 +175,7 @@ def caddy_command(folder: Path, sites: Sites) -> list[str]:
     web = config["apps"]["http"]
     web["http_port"], web["https_port"] = sites.http_port, sites.https_port
     (server,) = web["servers"].values()
-    assert server["listen"] == [":443"]
+    assert server["listen"] in ([":443"], [f":{sites.https_port}"])
     server["listen"] = [f"127.0.0.1:{sites.https_port}"]
     # The names are public ones where it ships; here it must not ask anybody for a certificate.
     pair = {"certificate": str(folder / "fullchain.pem"), "key": str(folder / "privkey.pem")}
@@ -176,7 +184,10 @@ def caddy_command(folder: Path, sites: Sites) -> list[str]:
     return [command("caddy"), "run", "--config", str(folder / "caddy.json")]
 
 
-COMMANDS = {"nginx": nginx_command, "caddy": caddy_command}
+COMMANDS: dict[str, Callable[[Path, Sites], list[str]]] = {
+    "nginx": nginx_command,
+    "caddy": caddy_command,
+}
 
 
 # -- either --------------------------------------------------------------------------------------
@@ -186,19 +197,25 @@ COMMANDS = {"nginx": nginx_command, "caddy": caddy_command}
 async def running_proxy(kind: str, folder: Path, sites: Sites) -> AsyncIterator[Proxy]:
     """The shipped configuration at work; it ends with the block."""
     folder.mkdir()
-    trust = write_certificate(folder, (sites.worker_name, sites.gallery_name))
-    arguments = COMMANDS[kind](folder, sites)
+    proxy = Proxy(sites, folder, write_certificate(folder, (sites.worker_name, sites.gallery_name)))
+    async with running(COMMANDS[kind](folder, sites), folder, sites):
+        yield proxy
+
+
+@asynccontextmanager
+async def running(arguments: list[str], folder: Path, sites: Sites) -> AsyncIterator[None]:
+    """A proxy's process, from when it listens to the end of the block."""
     environ = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    with (folder / "process.out").open("wb") as output:
+    output_path = folder / "process.out"
+    with output_path.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *arguments, env=environ, stdout=output, stderr=output
         )
-    proxy = Proxy(sites, folder, trust)
     try:
         while not await _listens(sites.https_port):
-            assert process.returncode is None, proxy.logs
+            assert process.returncode is None, output_path.read_text()
             await asyncio.sleep(0.02)
-        yield proxy
+        yield
     finally:
         if process.returncode is None:
             process.terminate()
