@@ -273,15 +273,21 @@ def film(stage: Stage) -> Post:
 
 
 async def until_answered(session: ClientSession, url: str, machine: Machine) -> None:
-    while True:
-        try:
-            async with session.get(f"{url}/health") as response:
-                if response.status == 200:
-                    return
-        except ClientError:
-            pass
-        assert machine.is_at_work, machine.log
-        await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(90):
+            while not await _is_healthy(session, url):
+                assert machine.is_at_work, machine.log
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"{url} does not answer:\n{machine.log}") from None
+
+
+async def _is_healthy(session: ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/health") as response:
+            return response.status == 200
+    except ClientError:
+        return False
 
 
 async def film_plays(session: ClientSession, url: str) -> None:
