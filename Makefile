@@ -7,7 +7,8 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check format lock audit bench soak screenshots lighthouse venv browsers clean
+.PHONY: help demo test fuzz check format lock audit bench soak screenshots lighthouse venv browsers \
+  servers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,7 +17,7 @@ demo: venv  ## the whole house on this machine, no account needed; MEDIA=~/Video
 	@exec $(VENV)/bin/python demo.py --media "$(MEDIA)" $(if $(PORT),--port $(PORT)) $(if $(RTT),--rtt $(RTT)) $(if $(RATE),--rate $(RATE))
 
 # Two at a time, each file as a whole: most tests wait for one thing or another.
-test: venv browsers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
+test: venv browsers servers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 SECONDS := 600
@@ -82,15 +83,31 @@ lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
 
 # The browser tests drive the system's own browsers; Playwright's private builds are not needed.
 browsers:
-	@missing=""; \
-	command -v chromium >/dev/null || missing="chromium"; \
-	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing $$missing ..."; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
-	else \
-	  echo "test: missing: $$missing (Debian: sudo apt install $$missing)" >&2; exit 1; \
+	@$(call need,chromium firefox-esr)
+
+# What deploy/ is written for. Where systemd runs, Debian starts a web server when it is installed;
+# that is for the owner of the machine to decide.
+servers:
+	@if [ -d /run/systemd/system ]; then $(call find_missing,nginx caddy); else missing=""; fi; \
+	if [ -n "$$missing" ]; then \
+	  echo "test: missing:$$missing (Debian: sudo apt install$$missing; that also starts them:" \
+	    "sudo systemctl disable --now$$missing)" >&2; exit 1; \
+	fi; \
+	$(call need,nginx caddy); $(call need,systemd-analyze=systemd)
+
+# Which commands are not there; those that are named otherwise than their package have =package.
+# Debian keeps servers where only root looks for commands.
+find_missing = missing=""; for each in $(1); do \
+	  PATH="$$PATH:/usr/sbin" command -v "$${each%=*}" >/dev/null || missing="$$missing $${each\#*=}"; \
+	done
+need = $(call find_missing,$(1)); \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing$$missing ..."; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	  else \
+	    echo "test: missing:$$missing (Debian: sudo apt install$$missing)" >&2; exit 1; \
+	  fi; \
 	fi
 
 clean:  ## remove what was made: the environment, the demo's films, caches

@@ -159,7 +159,11 @@ SETTINGS_HELP = (
     ),
     ("SESSION_FILE", SESSION_FILE_NAME, "where the keys are kept between starts; none for nowhere"),
     ("SESSION_STRING", "", "one session per bot, for hosts without a disk; --session makes it"),
-    ("PUBLIC_URL", "RENDER_EXTERNAL_URL", "where others reach this worker"),
+    (
+        "HANDOVER_URL",
+        "RENDER_EXTERNAL_URL",
+        "where the worker before this one is asked for its session",
+    ),
     ("HOST", "0.0.0.0", "where it listens"),
     ("PORT", "10000", "likewise"),
     ("ALLOWED_ORIGINS", "*", "which pages may read it by script, separated by commas"),
@@ -186,7 +190,7 @@ class Settings:
     jwt_secrets: tuple[str, ...] = field(repr=False)
     session_strings: tuple[str, ...] = field(default=(), repr=False)
     session_file: Path | None = None
-    public_url: str = ""
+    handover_url: str = ""
     host: str = "0.0.0.0"
     port: int = 10000
     allowed_origins: tuple[str, ...] = ("*",)
@@ -213,7 +217,7 @@ class Settings:
             jwt_secrets=reader.jwt_secrets(),
             session_strings=reader.session_strings(),
             session_file=reader.session_file(),
-            public_url=reader.public_url(),
+            handover_url=reader.handover_url(),
             host=environ.get("HOST") or "0.0.0.0",
             port=reader.number("PORT", 10000, 0, 65535),
             allowed_origins=reader.origins(),
@@ -285,11 +289,11 @@ class _EnvironmentReader:
             return None
         return Path(text) if text else Path(__file__).with_name(SESSION_FILE_NAME)
 
-    def public_url(self) -> str:
-        text = self.environ.get("PUBLIC_URL") or self.environ.get("RENDER_EXTERNAL_URL") or ""
+    def handover_url(self) -> str:
+        text = self.environ.get("HANDOVER_URL") or self.environ.get("RENDER_EXTERNAL_URL") or ""
         url = text.strip().rstrip("/")
         if url and not re.fullmatch(r"https?://[^/?#\s]+", url):
-            self.problems.append("PUBLIC_URL: must be https://… without a path")
+            self.problems.append("HANDOVER_URL: must be https://… without a path")
         return url
 
     def origins(self) -> tuple[str, ...]:
@@ -4555,6 +4559,7 @@ def _photo_size_file(chat_id: int, message_id: int, media: Any, size: Any, name:
 # ------------------------------------------------------------------------------------------------
 
 CONNECTIONS_MAX = 1024  # of clients; four for each viewer of the default memory budget
+FILES_MAX_USUAL = 1024  # what Linux gives where nobody has said anything else
 FILES_FOR_OTHERS = 128  # open files beside them: Telegram's connections, the interpreter's own
 HANDOVER_TIMEOUT_S = 5.0
 SHUTDOWN_TIMEOUT_S = 12.0  # aiohttp waits twice; Render kills a process after 30 s
@@ -4591,7 +4596,7 @@ def create_app(settings: Settings) -> web.Application:
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         handover = None
-        if settings.session_strings and settings.public_url:
+        if settings.session_strings and settings.handover_url:
             handover = asyncio.create_task(take_over(settings, worker.instance))
         await gateway.start(handover)
         yield
@@ -4619,13 +4624,13 @@ async def take_over(settings: Settings, instance: str) -> None:
         async with (
             ClientSession(timeout=timeout) as session,
             session.post(
-                f"{settings.public_url}/handover", headers=headers, allow_redirects=False
+                f"{settings.handover_url}/handover", headers=headers, allow_redirects=False
             ) as answer,
         ):
             if answer.status == 200 and (await answer.json()).get("left") is True:
                 log.info("the worker before this one leaves the session")
     except (ClientError, TimeoutError, ValueError, AttributeError) as error:
-        log.info("no other worker answers at PUBLIC_URL: %s", type(error).__name__)
+        log.info("no other worker answers at HANDOVER_URL: %s", type(error).__name__)
 
 
 class _LobbySite(web.BaseSite):
@@ -4652,11 +4657,14 @@ def _connections_max() -> int:
     """How many clients may be connected; the system's limit on open files is raised if it can."""
     if resource is None:
         return CONNECTIONS_MAX
-    wanted = CONNECTIONS_MAX + FILES_FOR_OTHERS
-    files_max, ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files_max < wanted:
-        files_max = min(wanted, ceiling) if ceiling != resource.RLIM_INFINITY else wanted
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, ceiling))
+    wanted, files_max = CONNECTIONS_MAX + FILES_FOR_OTHERS, FILES_MAX_USUAL
+    # A hardened service may neither change its limits nor look at them.
+    with contextlib.suppress(OSError, ValueError):
+        files_max, ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files_max < wanted:
+            raised = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, ceiling))
+            files_max = raised
     return max(1, min(CONNECTIONS_MAX, files_max - FILES_FOR_OTHERS))
 
 

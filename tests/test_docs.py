@@ -128,7 +128,7 @@ def test_every_file_that_is_named_exists(document: Any) -> None:
     text = document.read_text()
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert [link for link in links if not (document.parent / link).exists()] == []
-    paths = re.findall(r"`((?:tests|docs|static|templates|gallery)/[\w./*-]+)`", text)
+    paths = re.findall(r"`((?:tests|docs|deploy|static|templates|gallery)/[\w./*-]+)`", text)
     assert [path for path in paths if not list(REPOSITORY.glob(path))] == []
 
 

@@ -194,7 +194,7 @@ async def test_a_deploy_leaves_the_session_to_the_new_worker(
     session = stage.telegram.session_string(stage.bot)
     platform = Platform()
     async with platform.serving() as url, aiohttp.ClientSession() as viewer:
-        environ = {"SESSION_STRING": session, "PUBLIC_URL": url}
+        environ = {"SESSION_STRING": session, "HANDOVER_URL": url}
         old = platform.worker = await start_worker_process(**environ)
         post = stage.post_synthetic(8 * MIB, dc_id=2)
         stage.telegram.trouble.bytes_per_second = 2_000_000
@@ -223,7 +223,7 @@ async def test_a_worker_that_answers_itself_keeps_its_session(
     session = stage.telegram.session_string(stage.bot)
     port = unused_port()
     process = await start_worker_process(
-        SESSION_STRING=session, PORT=str(port), PUBLIC_URL=f"http://127.0.0.1:{port}"
+        SESSION_STRING=session, PORT=str(port), HANDOVER_URL=f"http://127.0.0.1:{port}"
     )
     await watch(process.url, stage, dc_id=2)
     assert stage.telegram.counters.methods[LOGIN] == 0
