@@ -42,6 +42,11 @@ def defined_names() -> dict[str, int]:
     return names
 
 
+def test_the_worker_that_is_tested_is_the_one_that_is_deployed() -> None:
+    """Tools that edit in place put a copy where the link was."""
+    assert (REPOSITORY / "tests" / "worker.py").resolve() == WORKER_SCRIPT
+
+
 def test_the_file_has_its_twelve_sections_in_order() -> None:
     assert [number for number, _ in BANNERS] == list(range(1, 13))
 
