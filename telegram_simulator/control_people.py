@@ -4,6 +4,7 @@ POST /simulator/write   {"user_id": 42, "text": "/start"}: a person writes to th
                         instead of a text: "forward": {"chat_id": -100…, "message_id": 5},
                         or "file_id": a file's id from /simulator/posts, with "text" as caption
                         further: "bot_id" where there are several bots, "reply_to",
+                        "grouped_id" that makes one album of several messages,
                         "first_name", "username", "language_code" of the person
                         {"chat_id": -100…, "text": "/list"}: somebody posts in a channel
 POST /simulator/press   {"user_id": 42, "message_id": 3, "data": "next"}: a person presses a
@@ -91,6 +92,7 @@ def _write(world: World, wanted: dict[str, Any]) -> PrivateMessage:
         str(wanted.get("text", "")),
         media=media,
         forward=None if forward is None else _find_post(world, forward),
+        grouped_id=wanted.get("grouped_id"),
         reply_to=wanted.get("reply_to"),
     )
 

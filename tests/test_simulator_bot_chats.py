@@ -390,6 +390,101 @@ async def test_a_reply_to_what_is_gone_can_be_sent_all_the_same(started: Talk) -
     assert "reply_to_message" not in sent
 
 
+# -- copies and deletions ------------------------------------------------------------------------
+
+
+async def test_a_film_that_a_person_sent_is_copied_into_a_channel(started: Talk) -> None:
+    sent = started.world.write_to(started.bot, ADA, "A film", media=started.film())
+    to_channel = {"chat_id": "@films", "from_chat_id": ADA}
+    copy = await started.result("copyMessage", **to_channel, message_id=sent.id)
+    post = started.channel.posts[copy["message_id"]]
+    assert (post.media, post.text) == (sent.media, "A film")
+    assert (started.last.method, started.last.message_id) == ("copyMessage", post.id)
+    # A bot gets no update of its own post, and a copy says nothing of where it came from.
+    told = await started.result("getUpdates", offset=-1)
+    assert [list(update)[1] for update in told] == ["message"]
+    back = await started.result(
+        "copyMessage", chat_id=ADA, from_chat_id="@films", message_id=post.id
+    )
+    message = started.world.private_message(started.bot, back["message_id"])
+    assert message is not None
+    assert (message.media, message.forwarded, message.from_bot) == (sent.media, None, True)
+
+
+async def test_an_album_comes_in_parts_and_is_copied_as_one(started: Talk) -> None:
+    group = started.world.new_group()
+    parts = [
+        started.world.write_to(started.bot, ADA, text, media=started.film(), grouped_id=group)
+        for text in ("one", "two")
+    ]
+    updates = await started.result("getUpdates")
+    told = [update["message"].get("media_group_id") for update in updates]
+    assert told[-2:] == [str(group)] * 2
+    gone = parts[-1].id + 1
+    copies = await started.result(
+        "copyMessages",
+        chat_id="@films",
+        from_chat_id=ADA,
+        message_ids=[*(part.id for part in parts), gone],
+    )
+    posts = [started.channel.posts[copy["message_id"]] for copy in copies]
+    assert [post.text for post in posts] == ["one", "two"]
+    assert posts[0].grouped_id == posts[1].grouped_id
+    assert posts[0].grouped_id not in (None, group)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "description"),
+    [
+        ("copyMessage", {"message_id": 9}, "message to copy not found"),
+        ("copyMessage", {"from_chat_id": "@films", "message_id": 1}, "message can't be copied"),
+        ("copyMessages", {"message_ids": [8, 9]}, "there are no messages to copy"),
+        ("copyMessages", {"message_ids": []}, "message identifiers are not specified"),
+        ("copyMessages", {"message_ids": "x"}, "can't parse message_ids JSON object"),
+        ("copyMessages", {"message_ids": {}}, "expected an Array of message identifiers"),
+        (
+            "copyMessages",
+            {"message_ids": [2, 1]},
+            "message identifiers must be in a strictly increasing order",
+        ),
+        (
+            "copyMessages",
+            {"message_ids": [*range(1, 102)]},
+            "too many message identifiers specified",
+        ),
+        ("deleteMessage", {"message_id": 9}, "message to delete not found"),
+    ],
+)
+async def test_copies_and_deletions_are_refused_as_telegram_refuses_them(
+    started: Talk, method: str, arguments: dict[str, object], description: str
+) -> None:
+    place = {"chat_id": "@films", "from_chat_id": ADA}
+    got = await started.refusal(method, **{**place, **arguments})
+    assert got == (400, f"Bad Request: {description}")
+
+
+async def test_a_bot_deletes_what_it_may(started: Talk) -> None:
+    post = started.world.post(started.channel, text="/link")
+    assert await started.result("deleteMessage", chat_id="@films", message_id=post.id) is True
+    assert post.id not in started.channel.posts
+    assert (started.last.method, started.last.message_id) == ("deleteMessage", post.id)
+    assert await started.result("deleteMessage", chat_id=ADA, message_id=1) is True
+    assert started.world.private_message(started.bot, 1) is None
+
+
+async def test_an_administrator_without_rights_is_refused(started: Talk) -> None:
+    post = started.world.post(started.channel, text="/link")
+    started.channel.rights[started.bot.id] = frozenset()
+    member = await started.result("getChatMember", chat_id="@films", user_id=started.bot.id)
+    assert (member["status"], member["can_post_messages"]) == ("administrator", False)
+    refused = (400, "Bad Request: need administrator rights in the channel chat")
+    assert await started.refusal("sendMessage", chat_id="@films", text="x") == refused
+    copy = {"chat_id": "@films", "from_chat_id": ADA, "message_id": 1}
+    assert await started.refusal("copyMessage", **copy) == refused
+    deletion = await started.refusal("deleteMessage", chat_id="@films", message_id=post.id)
+    assert deletion == (400, "Bad Request: message can't be deleted")
+
+
 # -- HTML ----------------------------------------------------------------------------------------
 
 
