@@ -1,17 +1,19 @@
-"""Updates: Telegram tells of new and edited posts, by webhook or by long polling.
+"""Updates: Telegram tells of posts, messages and presses, by webhook or by long polling.
 
 Where PUBLIC_URL is https Telegram calls us, which also wakes a sleeping free host; elsewhere we
-ask. Updates bring a post into the index at once, and the `file_id` that opens a small file. Nothing
-depends on them: what they miss the catalogue finds, only later and without a `file_id`.
+ask. Updates bring a post into the index at once, and the `file_id` that opens a small file; what
+they miss the catalogue finds, only later and without a `file_id`. The rest is for the bot.
+
+Of several programs that ask for one bot's updates Telegram hears the youngest and ends the request
+of the others (409). Those stand by: from time to time they look how many updates lie there, which
+disturbs nobody, and ask again only when nobody takes them.
 """
 
 import asyncio
 import hmac
 import json
 import logging
-import mimetypes
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,28 +21,28 @@ from aiohttp import web
 from gallery import tokens
 from gallery.bot_api import NO_ANSWER, BotApi, BotApiError, wait_politely
 from gallery.errors import ApiError
-from gallery.files import MALFORMED, MESSAGE_ID_MAX, MediaFile, clean_line, clean_text, guess_type
-from gallery.index import BotFile, Index
+from gallery.files import MALFORMED, MESSAGE_ID_MAX, clean_line
+from gallery.index import Index
+from gallery.messages import file_in
 from gallery.settings import Settings
 
 log = logging.getLogger(__name__)
 
 WEBHOOK_PATH: Final = "/telegram/webhook"
-KINDS: Final = ("channel_post", "edited_channel_post")
+POST_KINDS: Final = ("channel_post", "edited_channel_post")
+KINDS: Final = ("message", "callback_query", *POST_KINDS)
 UPDATE_MAX_BYTES: Final = 256 * 1024  # a caption of 4096 characters with all its entities, twice
 POLL_TIMEOUT_S: Final = 50  # what Telegram cuts a longer one down to
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 300.0
-CONFLICT_WAIT_FIRST_S: Final = 60.0
-CONFLICT_WAIT_MAX_S: Final = 900.0
-CONFLICT_FORGOTTEN_S: Final = 3600.0
-# Of an animation Telegram says both, for bots older than the field: the document comes last.
-_FILE_FIELDS: Final = ("video", "animation", "audio", "voice", "video_note", "document")
-_TYPES: Final = {"video": "video/mp4", "video_note": "video/mp4", "voice": "audio/ogg"}
+LOOK_INTERVAL_S: Final = 20.0
+IDLE_LOOKS: Final = 3  # in a row with updates that nobody takes: then it is for us to ask
+
+Hear = Callable[[Any], Awaitable[None]]
 
 
 class Updates:
-    """Hears of posts in these channels and puts their files into the index."""
+    """Hears of posts in these channels, puts their files into the index, and tells the bot all."""
 
     def __init__(
         self,
@@ -48,14 +50,17 @@ class Updates:
         index: Index,
         channels: Iterable[int],
         webhook_url: str | None,
-        secret: str,
+        secrets: Iterable[str],
+        hear: Hear,
     ) -> None:
         self._api = api
         self._index = index
         self._channels = frozenset(channels)
         self._webhook_url = webhook_url
-        self._secret = secret
+        self._secrets = tuple(secrets)  # the first is told to Telegram, all are believed
+        self._hear = hear
         self._tasks: list[asyncio.Task[None]] = []
+        self.way = ""  # how they come, in words
 
     def start(self) -> None:
         """Begin to listen, and to ask for the channels' titles."""
@@ -69,15 +74,21 @@ class Updates:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def take(self, update: Any) -> None:
-        """Note what an update tells; what is not about a file of ours, or odd, is passed over."""
+        """Note what an update tells of posts, then hand it on; what is odd is passed over."""
+        if isinstance(update, dict):
+            if any(kind in update for kind in POST_KINDS):
+                await self._note_post(update)
+            await self._hear(update)
+
+    async def _note_post(self, update: dict[str, Any]) -> None:
         try:
-            message = next(update[kind] for kind in KINDS if kind in update)
+            message = next(update[kind] for kind in POST_KINDS if kind in update)
             chat_id, message_id = int(message["chat"]["id"]), int(message["message_id"])
             title = clean_line(message["chat"].get("title"))
             found = file_in(message)
             if not 0 < message_id <= MESSAGE_ID_MAX:
                 raise ValueError
-        except (StopIteration, *MALFORMED) as error:
+        except MALFORMED as error:
             log.info("an update of no use: %s", type(error).__name__)
             return
         if chat_id not in self._channels:
@@ -93,17 +104,22 @@ class Updates:
 
     def is_from_telegram(self, given_secret: str) -> bool:
         given = given_secret.encode(errors="surrogateescape")  # a header may hold any bytes
-        return hmac.compare_digest(given, self._secret.encode())
+        return any(hmac.compare_digest(given, secret.encode()) for secret in self._secrets)
 
     async def _set_webhook(self) -> None:
-        """Tell Telegram where we are, until it has understood."""
+        """Tell Telegram where we are, until it has understood; never again after that.
+
+        Two instances of a deploy say the same. Of two deployments the one that started last has
+        it: neither takes it back, or they would never come to rest.
+        """
+        self.way = "by webhook, which Telegram has not confirmed yet"
         patience_s = RETRY_FIRST_S
         while True:
             try:
                 await self._api.call(
                     "setWebhook",
                     url=self._webhook_url,
-                    secret_token=self._secret,
+                    secret_token=self._secrets[0],
                     allowed_updates=KINDS,
                 )
             except BotApiError as error:
@@ -112,19 +128,30 @@ class Updates:
                 patience_s = min(2 * patience_s, RETRY_MAX_S)
             else:
                 log.info("Telegram tells of new posts by webhook")
+                self.way = "by webhook"
                 return
 
     # -- by long polling -------------------------------------------------------------------------
 
     async def _poll(self) -> None:
-        """Ask for updates for ever; step back when somebody else does."""
+        """Ask for updates for ever; stand by while somebody else does.
+
+        The next request says that these have arrived. So it waits for nothing but the index: how
+        long an answer takes is the bot's own affair, and another instance that takes over in the
+        meantime is told none of them again.
+        """
         offset = 0
         trouble = _Trouble()
         while True:
+            self.way = "by long polling"
             try:
                 updates = await self._updates_from(offset)
             except BotApiError as error:
-                await wait_politely(error, trouble.wait_s(error))
+                trouble.tell(error)
+                if error.code == 409:
+                    await self._stand_by()
+                else:
+                    await wait_politely(error, trouble.wait_s())
                 continue
             trouble.is_over()
             for update_id, update in updates:
@@ -148,6 +175,29 @@ class Updates:
         except MALFORMED:
             raise BotApiError(NO_ANSWER, "updates of another kind") from None
 
+    async def _stand_by(self) -> None:
+        """Wait until there is no webhook and updates lie there that nobody takes."""
+        self.way = "not at all, because another program has them; it stands by"
+        waiting, looks = 0, 0
+        while looks < IDLE_LOOKS:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            try:
+                pending = await self._pending()
+            except BotApiError as error:
+                await wait_politely(error, 0.0)
+                continue
+            looks = looks + 1 if pending and pending >= waiting else min(pending, 1)
+            waiting = pending
+        log.info("nobody takes this bot's updates any more: polling")
+
+    async def _pending(self) -> int:
+        """How many updates lie there, none if a webhook has them; raise BotApiError."""
+        info = await self._api.call("getWebhookInfo")
+        try:
+            return 0 if info.get("url") else int(info["pending_update_count"])
+        except MALFORMED:
+            raise BotApiError(NO_ANSWER, "a webhook's description of another kind") from None
+
     # -- titles ----------------------------------------------------------------------------------
 
     async def _read_titles(self) -> None:
@@ -163,25 +213,16 @@ class Updates:
 class _Trouble:
     """How long to wait after a failed poll; each kind of trouble is told once, not every time."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._patience_s = RETRY_FIRST_S
-        self._conflict_wait_s = CONFLICT_WAIT_FIRST_S
-        self._last_conflict = float("-inf")
         self._told: set[int] = set()
 
-    def wait_s(self, error: BotApiError) -> float:
+    def tell(self, error: BotApiError) -> None:
         if error.code not in self._told:
             self._told.add(error.code)
             log.warning("getUpdates: %d %s%s", error.code, error.description, _advice(error))
-        if error.code == 409:
-            # Two that poll end each other's request. The one that waits longer leaves it alone.
-            if self._clock() - self._last_conflict > CONFLICT_FORGOTTEN_S:
-                self._conflict_wait_s = CONFLICT_WAIT_FIRST_S
-            wait_s = self._conflict_wait_s
-            self._conflict_wait_s = min(2 * wait_s, CONFLICT_WAIT_MAX_S)
-            self._last_conflict = self._clock()
-            return wait_s
+
+    def wait_s(self) -> float:
         wait_s = self._patience_s
         self._patience_s = min(2 * wait_s, RETRY_MAX_S)
         return wait_s
@@ -195,50 +236,9 @@ def _advice(error: BotApiError) -> str:
     return {
         401: " (is BOT_TOKEN right?)",
         409: " (another program has this bot's updates; new posts are found without them, only"
-        " later. If that program is gone, end its webhook: deleteWebhook)",
+        " later, and the bot answers from there. If that program is gone, end its webhook:"
+        " deleteWebhook)",
     }.get(error.code, "")
-
-
-def file_in(message: Mapping[str, Any]) -> tuple[MediaFile, BotFile] | None:
-    """The file of a Bot API message and what the Bot API calls it; None if it has none.
-
-    It is described as the worker's listing describes it. Raise KeyError & co. if it is malformed.
-    """
-    message_id = int(message["message_id"])
-    if "photo" in message:
-        media = max(message["photo"], key=lambda size: int(size["width"]) * int(size["height"]))
-        media = {**media, "file_name": f"photo_{message_id}.jpg", "mime_type": "image/jpeg"}
-    else:
-        field = next((field for field in _FILE_FIELDS if field in message), None)
-        if field is None:
-            return None
-        media = {"mime_type": _TYPES.get(field, ""), **message[field]}
-    if "file_size" not in media:
-        return None  # Telegram may leave it out; the worker knows it
-    edge = media.get("length", 0)
-    name = media.get("file_name") or ""
-    mime_type = media["mime_type"]
-    if mime_type in ("", "application/octet-stream"):
-        mime_type = guess_type(name)
-    if not name:
-        suffix = mimetypes.guess_extension(mime_type) or ""
-        name = f"{mime_type.partition('/')[0]}_{message_id}{suffix}"
-    file = MediaFile.from_listing(
-        {
-            "chat_id": message["chat"]["id"],
-            "message_id": message_id,
-            "name": name,
-            "mime_type": mime_type,
-            "size": media["file_size"],
-            "date": message["date"],
-            "duration": media.get("duration", 0),
-            "width": media.get("width", edge),
-            "height": media.get("height", edge),
-            "caption": message.get("caption"),
-            "has_thumbnail": "thumbnail" in media or "photo" in message,
-        }
-    )
-    return file, BotFile(clean_text(media["file_id"]), clean_text(media["file_unique_id"]))
 
 
 UPDATES: Final = web.AppKey("UPDATES", Updates)
@@ -266,7 +266,8 @@ def webhook_url(public_url: str | None) -> str | None:
     return public_url + WEBHOOK_PATH
 
 
-def make_updates(settings: Settings, api: BotApi, index: Index) -> Updates:
+def make_updates(settings: Settings, api: BotApi, index: Index, hear: Hear) -> Updates:
     """The way of listening that fits the settings."""
-    secret = tokens.webhook_secret(settings.jwt_secret, settings.bot_token)
-    return Updates(api, index, settings.channels, webhook_url(settings.public_url), secret)
+    secrets = [tokens.webhook_secret(each, settings.bot_token) for each in settings.jwt_secrets]
+    url = webhook_url(settings.public_url)
+    return Updates(api, index, settings.channels, url, secrets, hear)

@@ -92,7 +92,9 @@ class BotChats:
             message = self.world.answer(
                 bot, target.id, text, entities=entities, reply_to=reply_to, reply_markup=markup
             )
-        self.note(bot, "sendMessage", target, message, entities)
+        protected = truth(arguments.get("protect_content"))
+        details = {"protect_content": True} if protected else {}
+        self.note(bot, "sendMessage", target, message, entities, details)
         return _result(self._told(bot, message))
 
     def _post(
@@ -344,6 +346,7 @@ class BotChats:
         target: Channel | User,
         message: Post | PrivateMessage,
         entities: tuple[Json, ...],
+        details: Json | None = None,
     ) -> None:
         self.world.note(
             Saying(
@@ -354,7 +357,7 @@ class BotChats:
                 message.text,
                 entities,
                 message.reply_markup,
-                {"reply_to": message.reply_to} if message.reply_to else {},
+                ({"reply_to": message.reply_to} if message.reply_to else {}) | (details or {}),
             )
         )
 

@@ -260,6 +260,7 @@ async def test_an_answer_is_kept_where_tests_read_it(started: Talk) -> None:
         parse_mode="HTML",
         reply_markup=markup,
         reply_parameters={"message_id": 1},
+        protect_content=True,
     )
     assert sent["text"] == "Here: A & B, now"
     assert sent["entities"] == [
@@ -272,7 +273,8 @@ async def test_an_answer_is_kept_where_tests_read_it(started: Talk) -> None:
     said = started.last
     assert (said.bot_id, said.method, said.chat_id) == (started.bot.id, "sendMessage", ADA)
     assert (said.message_id, said.text) == (sent["message_id"], sent["text"])
-    assert (said.reply_markup, said.details) == (markup, {"reply_to": 1})
+    assert said.reply_markup == markup
+    assert said.details == {"reply_to": 1, "protect_content": True}
     # A bot gets no update of what it says itself.
     assert [update["message"]["text"] for update in await started.result("getUpdates")] == [
         "/start"
