@@ -23,7 +23,7 @@ _USERNAME: Final = r"[A-Za-z][A-Za-z0-9_]{3,31}"
 # core.telegram.org/api/links#message-links. Between the two numbers there may be a topic's.
 _POST_LINK: Final = re.compile(
     r"(?<![\w.@/-])(?:https?://)?(?:"
-    r"(?:t|telegram)\.(?:me|dog)/"
+    r"(?:t\.me|telegram\.(?:me|dog))/"
     rf"(?:c/(?P<id>[0-9]{{1,13}})|(?:s/)?(?P<name>{_USERNAME}))(?:/[0-9]{{1,10}})?"
     rf"|(?P<host>{_USERNAME})\.t\.me"
     r")/(?P<post>[0-9]{1,10})(?![\w/])"

@@ -35,6 +35,7 @@ from gallery.share_store import SHARES
 from gallery.shares import new_share, write_share
 from gallery.tokens import webhook_secret
 from gallery.updates import UPDATES, WEBHOOK_PATH
+from telegram_simulator import bot_api as simulator
 from telegram_simulator.bot_api import BotApiServer
 from telegram_simulator.content import SyntheticContent
 from telegram_simulator.faults import Fault
@@ -1030,10 +1031,7 @@ async def test_a_button_that_carries_no_utf8_does_not_stop_the_updates(
         "callback_query",
         {"id": "1", "from": {"id": STRANGER}, "message": private(), "data": "POISON"},
     )
-    answer = "telegram_simulator.bot_api._answer"
-    from telegram_simulator import bot_api as module
-
-    plain = module._answer
+    plain = simulator._answer
 
     def poisoned(body: dict[str, Any], status: int = 200) -> Any:
         response = plain(body, status)
@@ -1041,7 +1039,7 @@ async def test_a_button_that_carries_no_utf8_does_not_stop_the_updates(
             response.body = response.body.replace(b"POISON", b"\xff\xfe")
         return response
 
-    monkeypatch.setattr(answer, poisoned)
+    monkeypatch.setattr(simulator, "_answer", poisoned)
     chat.write("/help")
     assert (await chat.said()).chat_id == OWNER
 
