@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
-from conftest import JWT_SECRET, Stage, StartClient
+from conftest import JWT_SECRET, REPOSITORY, Stage, StartClient
 from test_backend import environment
 from yarl import URL
 
@@ -1102,6 +1104,85 @@ async def test_by_webhook_the_bot_answers_too(
     chat.write("/status")
     assert str((await chat.said()).text).endswith("Telegram's news come by webhook.")
     assert chat.stage.telegram.counters.methods["bot_api.getUpdates"] == 0
+
+
+# -- As a process --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def start_backend(
+    chat: Chat, bot_api: BotApiServer, viewer: Gallery, unused_tcp_port: int
+) -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Starts backend.py as users run it, and gives its address."""
+    processes: list[asyncio.subprocess.Process] = []
+
+    async def start(**changes: str) -> str:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "BOT_TOKEN": chat.stage.bot.token,
+            "JWT_SECRET": JWT_SECRET,
+            "BOT_API_URL": bot_api.url,
+            "WORKER_URL": str(viewer.make_url("/")).rstrip("/"),
+            "CHANNELS": str(chat.stage.channel.chat_id),
+            "GALLERY_PASSWORD": PASSWORD,
+            "OWNER_IDS": str(OWNER),
+            "HOST": "127.0.0.1",
+            "PORT": str(unused_tcp_port),
+        }
+        command = sys.executable, str(REPOSITORY / "backend.py")
+        processes.append(
+            await asyncio.create_subprocess_exec(
+                *command, env={**environ, **changes}, stderr=asyncio.subprocess.PIPE
+            )
+        )
+        log = processes[-1].stderr
+        assert log is not None
+        while b"gallery on" not in (line := await log.readline()):
+            assert line, "the process ended at once"
+        return f"http://127.0.0.1:{unused_tcp_port}"
+
+    yield start
+    for process in processes:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("way", ["polling", "webhook"])
+async def test_a_backend_as_a_process_answers(
+    chat: Chat,
+    bot_api: BotApiServer,
+    start_backend: Callable[..., Awaitable[str]],
+    way: str,
+) -> None:
+    url = await start_backend(PUBLIC_URL="https://127.0.0.1:1" if way == "webhook" else HOME)
+    counted = chat.stage.telegram.counters.methods
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as http:
+        if way == "webhook":
+            while not counted["bot_api.setWebhook"]:
+                await asyncio.sleep(0.01)
+            # Telegram cannot reach that address, but the same gallery is at this one.
+            hook = {
+                "url": url + WEBHOOK_PATH,
+                "secret_token": webhook_secret(JWT_SECRET, chat.stage.bot.token),
+            }
+            api = f"{bot_api.url}/bot{chat.stage.bot.token}/setWebhook"
+            async with http.post(api, json=hook) as response:
+                assert response.status == 200
+        chat.write(forward=chat.world.post(chat.stage.channel, chat.film()))
+        said = await chat.said()
+        window = {"Range": "bytes=100-199"}
+        async with http.get(url + link_in(said), headers=window) as response:
+            assert response.status == 206
+            assert await response.read() == SyntheticContent(5 * MB, seed=7).read(100, 100)
+        chat.write("/gallery")
+        once = url + link_in(await chat.said(), "/sign-in?once=")
+        async with http.get(once) as page:
+            assert page.status == 200
+        async with http.post(once) as page:
+            assert (page.status, page.url.path) == (200, "/")
+    assert (counted["bot_api.getUpdates"] > 0) is (way == "polling")
 
 
 # -- A bad day at Telegram -----------------------------------------------------------------------

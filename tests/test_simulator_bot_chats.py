@@ -858,6 +858,20 @@ async def test_the_control_door_writes_presses_and_reads(talk: Talk) -> None:
     assert await talk.control("GET", "said?after=1") == (200, [])
 
 
+async def test_one_can_write_and_wait_for_the_answer(started: Talk) -> None:
+    await started.result("sendMessage", chat_id=ADA, text="something before")
+    written = {"user_id": ADA, "text": "hello", "timeout_s": 30}
+    async with asyncio.timeout(10):
+        waiting = asyncio.create_task(started.control("POST", "write", **written))
+        while not started.world._listeners:
+            await asyncio.sleep(0.005)
+        await started.result("sendMessage", chat_id=ADA, text="the answer")
+        _status, answer = await waiting
+    assert [saying["text"] for saying in answer["said"]] == ["the answer"]
+    status, said = await started.control("POST", "write", **written | {"timeout_s": "inf"})
+    assert (status, said) == (400, "a time-out is a number of seconds\n")
+
+
 async def test_one_can_wait_for_what_the_bot_says(started: Talk) -> None:
     async with asyncio.timeout(10):
         waiting = asyncio.create_task(started.control("GET", "said?timeout_s=30"))
