@@ -27,8 +27,9 @@ from test_backend import environment
 from yarl import URL
 
 import backend
+from gallery import answered, bot_talk
 from gallery import bot as bot_module
-from gallery import bot_talk
+from gallery.answered import AnsweredUpdates
 from gallery.bot import Hints
 from gallery.bot_api import BotApiError
 from gallery.catalogue import CATALOGUE
@@ -1016,6 +1017,8 @@ async def test_odd_updates_are_passed_over(
     await chat.said("setMyCommands")
     for number, update in enumerate(ODD_UPDATES, 1):
         assert await receive(gallery, chat.stage, {"update_id": number, **update}) == 200
+    chat.write("/status")
+    assert str((await chat.said()).text).startswith("Gallery")
     for number, message in enumerate(ODD_MESSAGES, 100):
         assert await receive(gallery, chat.stage, {"update_id": number, "message": message}) == 200
     chat.write("/status")
@@ -1074,6 +1077,28 @@ async def test_two_instances_with_one_database_answer_once(
     for each in galleries:
         await each.close()
     assert [saying.method for saying in chat.world.said].count("sendMessage") == 10
+
+
+async def test_what_was_answered_is_remembered_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = tmp_path / "gallery.sqlite"
+    first, second = AnsweredUpdates(str(database)), AnsweredUpdates(str(database))
+    assert [await first.take(5), await first.take(5), await second.take(5)] == [True, False, False]
+    monkeypatch.setattr(answered, "REMEMBERED_S", -1)  # as if it was long ago
+    assert await second.take(6)
+    later = AnsweredUpdates(str(database))
+    assert await later.take(5)
+    monkeypatch.setattr(answered, "REMEMBERED_MAX", 1)
+    assert [await later.take(7), len(later._taken)] == [True, 1]
+    for each in (first, second, later):
+        await each.close()
+    # Where nothing can be remembered an answer twice is better than none.
+    await asyncio.to_thread(database.write_bytes, b"no database at all" * 500)
+    broken = AnsweredUpdates(str(database))
+    assert [await broken.take(5), await broken.take(5)] == [True, False]
+    assert "answered updates: the database fails" in caplog.text
+    await broken.close()
 
 
 async def test_what_was_begun_is_finished_before_the_end(chat: Chat, gallery: Gallery) -> None:

@@ -371,6 +371,18 @@ async def test_nobody_else_can_post_there(
     assert await known(gallery) == ["video_5.mp4"]
 
 
+async def test_while_the_secret_changes_telegram_may_still_show_the_old_one(
+    stage: Stage, open_gallery: StartGallery
+) -> None:
+    old, new = "the-old-secret-of-this-gallery-here", "the-new-secret-of-this-gallery-here"
+    gallery = await open_gallery(JWT_SECRET=f"{new},{old}")
+    for secret, status in ((new, 200), (old, 200), (JWT_SECRET, 403)):
+        given = webhook_secret(secret, stage.bot.token)
+        headers = {"X-Telegram-Bot-Api-Secret-Token": given}
+        async with gallery.post(WEBHOOK_PATH, json={}, headers=headers) as response:
+            assert response.status == status
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b"{}", b'{"channel_post": 5}', b'{"channel_post": {"chat": []}}',
