@@ -7,7 +7,7 @@ kept, share_store, sessions          which links and sessions were ended, in SQL
 sign_in_links, answered              what was used up: sign-in links, updates; in SQLite
 database, index                      what is known of the channels, in SQLite
 answers, worker_client, catalogue    what is in the channels; knows nothing of the visitor
-bot_api, messages, updates           what Telegram tells us itself
+bot_api, messages, polling, updates  what Telegram tells us itself
 pages, sign_in, health               what everybody may ask for
 visitors, share_api                  what the holder of a link may have; making and ending links
 http_file, small_files               the bytes of small files

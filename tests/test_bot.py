@@ -1115,7 +1115,8 @@ async def test_by_webhook_the_bot_answers_too(
     chat: Chat, bot_api: BotApiServer, open_gallery: StartGallery
 ) -> None:
     gallery = await open_gallery(PUBLIC_URL="https://127.0.0.1:1")
-    await asyncio.gather(*gallery.app[UPDATES]._tasks)
+    while gallery.app[UPDATES].way != "by webhook":
+        await asyncio.sleep(0.01)
     hook = {
         "url": str(gallery.make_url(WEBHOOK_PATH)),
         "secret_token": webhook_secret(JWT_SECRET, chat.stage.bot.token),

@@ -12,6 +12,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -22,7 +23,7 @@ from conftest import JWT_SECRET, Stage, StartClient, listing_token
 from test_backend import environment, get_json, names
 
 import backend
-from gallery import updates
+from gallery import polling, updates
 from gallery.bot_api import BotApi, BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.files import MediaFile
@@ -149,7 +150,7 @@ async def test_other_channels_of_the_bot_stay_out(stage: Stage, open_gallery: St
 async def test_trouble_passes(
     stage: Stage, open_gallery: StartGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(updates, "RETRY_FIRST_S", 0.0)
+    monkeypatch.setattr(polling, "RETRY_FIRST_S", 0.0)
     trouble = stage.telegram.trouble
     for kind in ("cut_before", "cut_during"):
         trouble.plan(Fault(kind, method="bot_api.getUpdates"))
@@ -170,7 +171,7 @@ async def test_trouble_passes(
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever stands by looks all the time."""
-    monkeypatch.setattr(updates, "LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(polling, "LOOK_INTERVAL_S", 0.01)
 
 
 def way_of(gallery: Gallery) -> str:
@@ -282,7 +283,7 @@ async def test_trouble_while_standing_by_passes(stage: Stage, two: tuple[Gallery
 
 
 def test_trouble_is_met_with_ever_more_patience() -> None:
-    trouble = updates._Trouble()
+    trouble = polling._Trouble()
     assert [trouble.wait_s() for _ in range(10)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
     trouble.is_over()
     assert trouble.wait_s() == 1
@@ -339,7 +340,8 @@ async def test_what_telegram_posts_to_the_webhook_is_in_the_gallery(
     stage: Stage, bot_api: BotApiServer, open_gallery: StartGallery
 ) -> None:
     gallery = await open_gallery(GALLERY_PASSWORD="correct horse", PUBLIC_URL="https://127.0.0.1:1")
-    await asyncio.gather(*gallery.app[UPDATES]._tasks)
+    while gallery.app[UPDATES].way != "by webhook":
+        await asyncio.sleep(0.01)
     url = str(gallery.make_url(WEBHOOK_PATH))
     await call(bot_api, stage, "setWebhook", url=url, secret_token=secret_of(stage))
     stage.post_synthetic(10, file_name="new.mp4")
@@ -348,6 +350,40 @@ async def test_what_telegram_posts_to_the_webhook_is_in_the_gallery(
         return await known(gallery) == ["new.mp4"]
 
     await until(is_known)
+
+
+async def test_it_is_told_when_telegram_cannot_reach_us_or_tells_somebody_else(
+    stage: Stage,
+    bot_api: BotApiServer,
+    open_gallery: StartGallery,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(updates, "WATCH_INTERVAL_S", 0.05)
+    # As if the clock stood still: no failure is long ago.
+    monkeypatch.setattr("gallery.updates.time", SimpleNamespace(time=lambda: 0.0))
+    gallery = await open_gallery(PUBLIC_URL="https://127.0.0.1:1")
+    counted = stage.telegram.counters.methods
+
+    async def told(way: str) -> bool:
+        return way in way_of(gallery)
+
+    await until(lambda: told("by webhook"))
+    stage.telegram.trouble.plan(Fault("error", method="bot_api.getWebhookInfo", code=502))
+    stage.post_synthetic(10)
+    await until(lambda: told("by webhook, but Telegram cannot reach it: Connection refused"))
+    url = {"url": "https://127.0.0.1:1/other"}
+    await call(bot_api, stage, "setWebhook", **url)
+    await until(lambda: told("by webhook, but Telegram tells another program, or nobody"))
+    looks = counted["bot_api.getWebhookInfo"]
+
+    async def has_looked_on() -> bool:
+        return counted["bot_api.getWebhookInfo"] > looks + 3
+
+    await until(has_looked_on)
+    assert counted["bot_api.setWebhook"] == 2  # the gallery's one, and that of the other
+    problems = [each for each in caplog.messages if each.startswith("the webhook: ")]
+    assert len(problems) == 2  # each once, however often it was seen
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "ünicode"])
