@@ -1,5 +1,6 @@
 """Bot answers: to films, links to posts and commands."""
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from gallery import bot_words as words
 from gallery.bot_api import BotApiError
 from gallery.bot_links import FilmLinks, blank_file, own_url
 from gallery.bot_status import Status
-from gallery.bot_talk import CHANNELS_ASKED_MAX, Talk, told_safely
+from gallery.bot_talk import Talk, told_safely
 from gallery.files import MediaFile
 from gallery.index import Index
 from gallery.messages import Message, Place, command_in, file_in, has_file, places_in
@@ -21,6 +22,7 @@ from gallery.sign_in_links import LINK_LIFETIME_S, new_sign_in_link
 
 log = logging.getLogger(__name__)
 
+CHANNELS_ASKED_MAX: Final = 20
 CHANNELS_OFFERED_MAX: Final = 5
 CHANNEL_LINK_LIFETIME_S: Final = words.DAY_S  # of links that a whole channel can see
 OFFERED_MAX: Final = 500  # messages of some KiB each, whose button may still be pressed
@@ -94,13 +96,13 @@ class Answers:
     async def to_files(self, messages: Sequence[Message]) -> None:
         """Files that came together: links to those in our channels, offers for the others."""
         chat_id, reply_to = int(messages[0]["chat"]["id"]), int(messages[0]["message_id"])
-        known = [(message, await self._films.meant_by(message)) for message in messages]
-        found = [file for _, file in known if file is not None]
-        await self._say_links(chat_id, found, reply_to)
+        files = await asyncio.gather(*map(self._films.meant_by, messages))
+        known = list(zip(messages, files, strict=True))
+        await self._say_links(chat_id, [file for _, file in known if file is not None], reply_to)
         await self._offer([message for message, file in known if file is None], reply_to)
 
     async def _to_places(self, places: Iterable[Place], chat_id: int, reply_to: int) -> None:
-        files = [await self._file_at(place) for place in places]
+        files = await asyncio.gather(*map(self._file_at, places))
         found = [file for file in files if file is not None]
         await self._say_links(chat_id, found, reply_to)
         if missing := len(files) - len(found):
@@ -160,7 +162,9 @@ class Answers:
         lasts = words.lasting_words(LINK_LIFETIME_S)
         html = f"This signs you in, once and within {lasts}:\n{words.link_html(link)}"
         keyboard = words.open_keyboard("Open the gallery", link)
-        await self._talk.say(chat_id, html + self._films.note, keyboard, is_secret=True)
+        # What cannot be sent on cannot be copied either, which is the only way without a button.
+        is_secret = bool(keyboard)
+        await self._talk.say(chat_id, html + self._films.note, keyboard, is_secret=is_secret)
 
     # -- in a channel ----------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ What a button is about is in its data, and what else an answer shows is in its o
 answer has to be remembered, and one of last year still works.
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gallery import bot_words as words
@@ -62,7 +63,7 @@ class Presses:
         ended = await self._films.revoke(pressed)
         said = "The link has ended. A film that is open already may run on."
         try:
-            await self._show(message, [ended if each == pressed else each for each in shown])
+            await self._show(message, [ended if _is_same(each, ended) else each for each in shown])
         except BotApiError:
             return f"{said} This message cannot be changed and still shows it.", True
         return said, False
@@ -76,36 +77,36 @@ class Presses:
         lifetime_s = words.LIFETIMES[verb][1] if verb in words.LIFETIMES else DEFAULT_LIFETIME_S
         is_alone = verb == words.RENEW
         chosen = [pressed] if is_alone else [each for each in shown if not each.has_ended]
-        files = {each.share.id: await self._file_of(each) for each in chosen or [pressed]}
-        if None in files.values():
-            return GONE, True
-        fresh = {
-            share_id: await self._films.link(file, lifetime_s)
-            for share_id, file in files.items()
-            if file is not None
-        }
+        fresh: dict[str, Film] = {}
+        for each in chosen or [pressed]:
+            file = await self._films.find(Place(each.share.chat_id, each.share.message_id))
+            if file is None:
+                return await self._give_up(fresh.values(), GONE)
+            fresh[each.share.id] = await self._films.link(file, lifetime_s)
         try:
             await self._show(message, [fresh.get(each.share.id, each) for each in shown])
         except BotApiError:
-            for film in fresh.values():
-                await self._films.revoke(film)
-            return UNCHANGED, True
+            return await self._give_up(fresh.values(), UNCHANGED)
         replaced = [each for each in shown if each.share.id in fresh and not each.has_ended]
         for film in replaced:
             await self._films.revoke(film)
         return "Here is a new link." + (" The one before it has ended." if replaced else ""), False
 
-    async def _file_of(self, film: Film) -> MediaFile | None:
-        return await self._films.find(Place(film.share.chat_id, film.share.message_id))
+    async def _give_up(self, films: Iterable[Film], why: str) -> tuple[str, bool]:
+        """Nobody has seen these links, and nobody shall."""
+        for film in films:
+            await self._films.revoke(film)
+        return why, True
 
     async def _shown_in(self, message: Message, pressed: Film) -> list[Film]:
         """Every film of an answer, by its buttons; the one that was pressed if it has none."""
         rows = message.get("reply_markup", {}).get("inline_keyboard", ())
         data = [str(button.get("callback_data", "")) for row in rows for button in row]
         texts = [each[1:] for each in data if each[:1] in (words.REVOKE, words.RENEW)]
-        films = [await self._films.read(text) for text in dict.fromkeys(texts)]
-        shown = [film for film in films if film is not None][: words.FILMS_MAX]
-        return shown if pressed in shown else [pressed]
+        unlike = list(dict.fromkeys(texts))[: words.FILMS_MAX]
+        films = await asyncio.gather(*map(self._films.read, unlike))
+        shown = [film for film in films if film is not None]
+        return shown if any(_is_same(film, pressed) for film in shown) else [pressed]
 
     async def _show(self, message: Message, films: Sequence[Film]) -> None:
         """Change the answer to show these; raise BotApiError."""
@@ -154,6 +155,10 @@ class Presses:
         if told:
             return await self._films.remember(told)
         return await self._films.find(Place(channel, copy)) or blank_file(channel, copy)
+
+
+def _is_same(one: Film, other: Film) -> bool:
+    return one.share.id == other.share.id
 
 
 def _refusal(error: BotApiError) -> str:

@@ -15,7 +15,6 @@ from gallery.files import MALFORMED
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = (1.0, 5.0, 25.0, 125.0)
-CHANNELS_ASKED_MAX: Final = 20
 # In refusals Telegram quotes what it does not like, and the links in it are nobody else's business.
 _QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*/\S*")
 

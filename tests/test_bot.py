@@ -627,6 +627,27 @@ async def test_nothing_changes_if_the_answer_cannot_be_changed(
     assert len(live) == 1
 
 
+async def test_of_an_album_of_which_one_is_gone_no_link_is_left_over(
+    chat: Chat, streaming: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bot_module, "ALBUM_PATIENCE_S", 0.3)
+    posts = [chat.world.post(chat.stage.channel, chat.film(name=name)) for name in ("a", "b")]
+    group = chat.world.new_group()
+    for post in posts:
+        chat.write(forward=post, grouped_id=group)
+    answer = await chat.said()
+    chat.world.delete(posts[1])
+    await streaming.app[CATALOGUE].index.forget(chat.stage.channel.chat_id, posts[1].id)
+    chat.press(answer, "Revoke 1")
+    changed = await chat.said("editMessageText")
+    assert list(buttons_of(changed)) == ["New link 1", "New link 2"]
+    chat.press(changed, "New link 2")
+    assert (await chat.said("answerCallbackQuery")).text.startswith("The link has ended")  # type: ignore[union-attr]
+    assert (await chat.said("answerCallbackQuery")).text == "The film is no longer there."
+    live = [each for each in await streaming.app[SHARES].listed() if not each.revoked]
+    assert [each.share.message_id for each in live] == [posts[1].id]  # nobody can open that
+
+
 async def test_the_film_of_a_button_may_be_gone(chat: Chat, streaming: Gallery) -> None:
     post = chat.world.post(chat.stage.channel, chat.film())
     chat.write(forward=post)
@@ -743,6 +764,7 @@ async def test_where_the_gallery_does_not_know_its_address_links_are_text(
     assert said.reply_markup is None
     assert [entity["type"] for entity in said.entities] == ["code"]
     assert "http://localhost:8081/sign-in?once=" in str(said.text)
+    assert "protect_content" not in said.details  # or the text could not be copied
     assert str(said.text).endswith("as long as its PUBLIC_URL is not set.")
     chat.write(forward=chat.world.post(chat.stage.channel, chat.film()))
     said = await chat.said()
