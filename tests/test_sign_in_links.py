@@ -59,15 +59,14 @@ async def test_a_link_is_good_once_and_for_five_minutes(open_table: OpenTable) -
     assert not await table.use(late, NOW + LINK_LIFETIME_S)
 
 
-@pytest.mark.parametrize(
-    "link",
-    ["", "A" * 40, "A" * 39, "é" * 40, new_sign_in_link(JWT_SECRET[::-1], NOW), "\0" * 40,
-     new_sign_in_link(JWT_SECRET, NOW)[:-1] + "\n"],
-)  # fmt: skip
-async def test_what_we_did_not_sign_is_no_link(open_table: OpenTable, link: str) -> None:
+async def test_what_we_did_not_sign_is_no_link(open_table: OpenTable) -> None:
     table = await open_table()
-    assert not await table.is_good(link, NOW)
-    assert not await table.use(link, NOW)
+    ours = new_sign_in_link(JWT_SECRET, NOW)
+    foreign = new_sign_in_link(JWT_SECRET[::-1], NOW)
+    for link in ("", "A" * 40, "A" * 39, "é" * 40, "\0" * 40, foreign, f"{ours}\n", ours[:-1]):
+        assert not await table.is_good(link, NOW)
+        assert not await table.use(link, NOW)
+    assert await table.use(ours, NOW)
 
 
 def test_every_letter_of_a_link_counts() -> None:
