@@ -99,7 +99,10 @@ class UsedSignInLinks(KeptTable):
         link = self._read(text, now)
 
         def look(connection: sqlite3.Connection) -> bool:
-            return link is not None and _is_unused(connection, link, now)
+            if link is None or not _would_know(connection, link, now):
+                return False
+            used = connection.execute("SELECT 1 FROM used_sign_in_links WHERE id = ?", (link.id,))
+            return used.fetchone() is None
 
         return link is not None and await self._run(look)
 
@@ -108,7 +111,7 @@ class UsedSignInLinks(KeptTable):
         link = self._read(text, now)
 
         def use(connection: sqlite3.Connection) -> bool:
-            if link is None or not _is_unused(connection, link, now):
+            if link is None or not _would_know(connection, link, now):
                 return False
             connection.execute(
                 "DELETE FROM used_sign_in_links WHERE id != '' AND expires_at <= ?", (int(now),)
@@ -128,11 +131,9 @@ class UsedSignInLinks(KeptTable):
         return read_with_any(self._secrets, lambda secret: read_sign_in_link(secret, text, now))
 
 
-def _is_unused(connection: sqlite3.Connection, link: SignInLink, now: float) -> bool:
-    if link.issued_at < _made_at(connection, now):
-        return False
-    found = connection.execute("SELECT 1 FROM used_sign_in_links WHERE id = ?", (link.id,))
-    return found.fetchone() is None
+def _would_know(connection: sqlite3.Connection, link: SignInLink, now: float) -> bool:
+    """Whether this table would know it if the link had been used."""
+    return link.issued_at >= _made_at(connection, now)
 
 
 def _made_at(connection: sqlite3.Connection, now: float) -> int:

@@ -797,6 +797,13 @@ async def test_status_tells_how_all_is_in_words(
     assert way == "Telegram's news come by long polling."
 
 
+async def finished(chat: Chat, gallery: Gallery) -> None:
+    """Once the owner is answered all before that was heard, once it is closed all is done."""
+    chat.write("/help")
+    assert (await chat.said()).chat_id == OWNER
+    await gallery.close()
+
+
 # -- Strangers -----------------------------------------------------------------------------------
 
 
@@ -820,9 +827,7 @@ async def test_strangers_hear_nothing_and_cost_nothing(chat: Chat, gallery: Gall
             chat.write(text, person=STRANGER)
     chat.write(person=STRANGER, forward=chat.world.post(chat.stage.channel, chat.film()))
     chat.write(person=STRANGER, media=chat.film(), grouped_id=chat.world.new_group())
-    chat.write("/help")
-    said = await chat.said()
-    assert said.chat_id == OWNER
+    await finished(chat, gallery)
     after = calls_of(chat.stage)
     assert after == before | {"bot_api.sendMessage": before["bot_api.sendMessage"] + 1}
     assert {each.chat_id for each in chat.world.said} <= {OWNER, None}
@@ -832,10 +837,25 @@ async def test_a_stranger_who_presses_a_button_changes_nothing(
     chat: Chat, gallery: Gallery, answer: Saying
 ) -> None:
     chat.press(answer, "Revoke", person=STRANGER)
-    chat.write("/help")
-    await chat.said()
-    assert await status_of(gallery, link_in(answer)) == 307
-    assert chat.stage.telegram.counters.methods["bot_api.answerCallbackQuery"] == 0
+    await finished(chat, gallery)
+    for method in ("answerCallbackQuery", "editMessageText"):
+        assert chat.stage.telegram.counters.methods[f"bot_api.{method}"] == 0
+
+
+async def test_whoever_was_given_a_link_can_neither_prolong_nor_end_it(
+    chat: Chat, gallery: Gallery, answer: Saying
+) -> None:
+    """The link is in the data of the buttons, and strange clients send what they like."""
+    share = data_of(answer, "Revoke")[1:]
+    chat.write("/start", person=STRANGER)
+    theirs = chat.world.answer(chat.stage.bot, STRANGER, "something that the bot once said")
+    for verb in "rndwe":
+        markup = {"inline_keyboard": [[{"text": "?", "callback_data": verb + share}]]}
+        message = replace(theirs, reply_markup=markup)
+        chat.world.press(chat.stage.bot, STRANGER, message, verb + share)
+    await finished(chat, gallery)
+    for method in ("answerCallbackQuery", "editMessageText"):
+        assert chat.stage.telegram.counters.methods[f"bot_api.{method}"] == 0
 
 
 async def test_as_long_as_there_is_no_owner_start_tells_how_to_become_one(
@@ -944,17 +964,15 @@ async def test_link_with_a_link_to_a_post_is_about_that(
 async def test_commands_for_others_and_elsewhere_are_not_ours(
     chat: Chat, open_gallery: StartGallery
 ) -> None:
-    await open_gallery(CHANNEL_LINKS="channel")
+    gallery = await open_gallery(CHANNEL_LINKS="channel")
     film = chat.world.post(chat.stage.channel, chat.film())
     other = chat.world.add_channel("Private", chat.stage.bot)
     foreign = chat.world.post(other, chat.film())
     chat.world.post(other, text="/link", reply_to=foreign.id)
     for text in ("/link@another_bot", "/linked", "please /link", "/help"):
         chat.world.post(chat.stage.channel, text=text, reply_to=film.id)
-    chat.write("/help")
-    assert (await chat.said()).chat_id == OWNER
-    assert {each.method for each in chat.world.said} <= {"sendMessage", "setMyCommands"}
-    assert len([each for each in chat.world.said if each.method == "sendMessage"]) == 1
+    await finished(chat, gallery)
+    assert [each.method for each in chat.world.said] == ["sendMessage", "setMyCommands"]
 
 
 async def test_a_command_that_may_not_be_deleted_stays(chat: Chat, gallery: Gallery) -> None:
@@ -1041,6 +1059,7 @@ async def test_odd_updates_are_passed_over(
         assert await receive(gallery, chat.stage, {"update_id": number, **update}) == 200
     chat.write("/status")
     assert str((await chat.said()).text).startswith("Gallery")
+    assert chat.stage.telegram.counters.methods["bot_api.answerCallbackQuery"] == 0
     for number, message in enumerate(ODD_MESSAGES, 100):
         assert await receive(gallery, chat.stage, {"update_id": number, "message": message}) == 200
     chat.write("/status")
