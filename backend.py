@@ -2,7 +2,7 @@
 
     browser -- GET /, /api/files --> backend.py -- GET /files --> render-service-chunked.py
        |                                 |  |     (listing token)             ^
-       | <- worker URL, one-hour JWT ----+  +-- posts, small files            |
+       | <- worker URL, one-hour JWT ----+  +-- posts, small files, the bot   |
        |                                        (Bot API, <= 20 MB)           |
        +----------------- GET + Range, JWT in the URL ------------------------+
 
@@ -27,6 +27,7 @@ from typing import Final
 from aiohttp import ClientSession, DummyCookieJar, web, web_response
 
 from gallery.api import list_channels, list_files, show_file, sign_url
+from gallery.bot import make_bot
 from gallery.bot_api import BotApi
 from gallery.catalogue import CATALOGUE, Catalogue
 from gallery.database import Database
@@ -47,6 +48,7 @@ from gallery.settings import SETTINGS, Settings, SettingsError
 from gallery.share_api import share_api_routes
 from gallery.share_store import SHARES, ShareStore
 from gallery.sign_in import GATE, SignInGate, sign_in, sign_in_page, sign_out
+from gallery.sign_in_links import USED_SIGN_IN_LINKS, UsedSignInLinks
 from gallery.small_files import SMALL_FILES, SmallFiles, send_small_file
 from gallery.updates import UPDATES, WEBHOOK_PATH, make_updates, receive_update
 from gallery.visitors import EMBED_POLICY, visitor_routes
@@ -71,7 +73,7 @@ def create_app(settings: Settings) -> web.Application:
     app[CONTENT_POLICY] = content_policy(media_hosts)
     app[EMBED_POLICY] = content_policy(settings.worker_urls, settings.frame_ancestors)
     app[STARTED] = time.monotonic()
-    app.cleanup_ctx.extend([catalogue_lifespan, bot_api_lifespan, kept_lifespan])
+    app.cleanup_ctx.extend([catalogue_lifespan, kept_lifespan, bot_api_lifespan])
     app.on_response_prepare.append(add_security_headers)
     app.add_routes(routes())
     return app
@@ -115,8 +117,8 @@ async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
 
 
 async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
-    """Listen for new posts, and have small files at hand."""
-    settings, index = app[SETTINGS], app[CATALOGUE].index
+    """Listen for new posts, have small files at hand, and let the bot answer."""
+    settings, catalogue = app[SETTINGS], app[CATALOGUE]
     if settings.small_files == "direct":
         log.warning(
             "SMALL_FILES=direct: whoever is signed in gets URLs that hold BOT_TOKEN, and with it"
@@ -124,20 +126,25 @@ async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
         )
     async with ClientSession(cookie_jar=DummyCookieJar()) as session:
         api = BotApi(session, settings.bot_api_url, settings.bot_token)
-        app[SMALL_FILES] = SmallFiles(api, index)
-        updates = app[UPDATES] = make_updates(settings, api, index)
+        app[SMALL_FILES] = SmallFiles(api, catalogue.index)
+        bot = make_bot(settings, api, session, catalogue, app[SHARES], way=lambda: app[UPDATES].way)
+        updates = app[UPDATES] = make_updates(settings, api, catalogue.index, bot.hear)
         updates.start()
         yield
         await updates.close()
+        await bot.close()
 
 
 async def kept_lifespan(app: web.Application) -> AsyncIterator[None]:
-    """What was ended: in the index's file, but each in a table and on a connection of its own."""
+    """What was ended or used up: in the index's file, each in a table and on its own connection."""
     settings = app[SETTINGS]
     shares = app[SHARES] = ShareStore(settings.database, on_render=settings.on_render)
     ended_sessions = app[ENDED_SESSIONS] = EndedSessions(settings.database)
+    used_links = app[USED_SIGN_IN_LINKS] = UsedSignInLinks(settings.database, settings.jwt_secrets)
     await ended_sessions.open()
+    await used_links.open()
     yield
+    await used_links.close()
     await ended_sessions.close()
     await shares.close()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import errno
 import http.client
+import json
 import os
 import secrets
 import shlex
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 try:
@@ -45,10 +47,13 @@ DEFAULT_PORT = 8080
 TWO_HOURS_S = 7200
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
+OWNER_ID = 42
+"""Somebody of the simulated Telegram, whom the bot answers."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOT_INHERITED = {
     *("SESSION_STRING", "GALLERY_PASSWORD", "PUBLIC_URL", "RENDER_EXTERNAL_URL"),
     *("SMALL_FILES", "ALLOWED_ORIGINS", "MEMORY_BUDGET_MB", "PORT", "HOST"),
+    *("OWNER_IDS", "CHANNEL_LINKS"),
 }
 """Settings of a real deployment, which somebody's shell may hold, are not the demo's."""
 
@@ -117,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
         worker_url = start_worker(start, environment, logs)
         database = fresh_database(options.work_dir)
         start_backend(start, environment, worker_url, database, options.port, logs)
-        announce(options, worker_url, logs)
+        announce(options, worker_url, environment["BOT_API_URL"], logs)
         start.watch()
 
 
@@ -401,6 +406,7 @@ def start_backend(
         **environment,
         "WORKER_URL": worker_url,
         "DATABASE": str(database),
+        "OWNER_IDS": str(OWNER_ID),
         "HOST": HOST,
         "PORT": str(port),
     }
@@ -440,16 +446,30 @@ def last_lines(log: Path, count: int = 12) -> str:
     return "\n".join(f"  {line}" for line in lines[-count:]) or "  (it said nothing)"
 
 
-def announce(options: argparse.Namespace, worker_url: str, logs: Path) -> None:
+def announce(options: argparse.Namespace, worker_url: str, bot_api_url: str, logs: Path) -> None:
     address = f"http://localhost:{options.port}/"
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     shown = f"your files from {options.media}" if options.media else "sample films"
     print(
         f"\n    {bold}{address}{plain}    <- open this: {shown}\n"
+        f"\n    forward a film to the bot:\n      {ask_the_bot(bot_api_url)}\n"
         f"\n    behind it: the worker on {worker_url}; logs in {logs}"
         f"\n    Ctrl-C stops everything.\n",
         flush=True,
     )
+
+
+def ask_the_bot(bot_api_url: str) -> str:
+    """A command that forwards the newest post to the bot, as its owner, and shows the answer."""
+    connection = http.client.HTTPConnection(urlsplit(bot_api_url).netloc, timeout=10)
+    try:
+        connection.request("GET", "/simulator/posts")
+        (channel,) = json.load(connection.getresponse())
+    finally:
+        connection.close()
+    post = {"chat_id": channel["chat_id"], "message_id": channel["posts"][-1]["message_id"]}
+    body = json.dumps({"user_id": OWNER_ID, "forward": post, "timeout_s": 5})
+    return f"curl --json '{body}' {bot_api_url}/simulator/write"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from gallery import files, http_file, index, search, shares, tokens, updates, visitors
+from gallery import files, http_file, index, messages, search, shares, tokens, visitors
 from gallery.errors import ApiError
 
 from .source import Source, Target, json_object, json_value
@@ -116,7 +116,7 @@ _PHOTO = [{**_MEDIA, "width": 90, "height": 60}, {**_MEDIA, "width": 900, "heigh
 
 def check_gallery_updates(source: Source) -> None:
     """So is a file in a message of the Bot API."""
-    field = source.pick(updates._FILE_FIELDS)
+    field = source.pick(messages._FILE_FIELDS)
     names = (*_MEDIA, "file_name", "mime_type", "width", "height", "thumbnail")
     message: dict[str, Any] = {
         "message_id": 2,
@@ -128,7 +128,7 @@ def check_gallery_updates(source: Source) -> None:
         message["photo"] = _PHOTO
     message = json_object(source, (*message, "caption", "photo"), message)
     try:
-        found = updates.file_in(message)
+        found = messages.file_in(message)
     except files.MALFORMED:
         return
     if found is not None:

@@ -4,13 +4,17 @@ settings, errors, tokens, files,
 search, logs                         values and decisions, without I/O
 shares                               links that open one file
 kept, share_store, sessions          which links and sessions were ended, in SQLite
+sign_in_links, answered              what was used up: sign-in links, updates; in SQLite
 database, index                      what is known of the channels, in SQLite
 answers, worker_client, catalogue    what is in the channels; knows nothing of the visitor
-bot_api, updates                     what Telegram tells us itself
+bot_api, messages, polling, updates  what Telegram tells us itself
 pages, sign_in, health               what everybody may ask for
 visitors, share_api                  what the holder of a link may have; making and ending links
 http_file, small_files               the bytes of small files
 api                                  what the owner asks for
+bot_words, bot_links                 the bot: what it says, and which films and links it means
+bot_talk, bot_status                 how it speaks, and how all is
+bot_answers, bot_presses, bot        what it answers to whom
 middleware                           what happens around every request
 
 Each module uses only those above it. What lives as long as the application is reached by an

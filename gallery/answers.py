@@ -17,6 +17,8 @@ async def read_json(response: ClientResponse) -> Any:
         if len(body) > ANSWER_MAX_BYTES:
             raise ValueError("too long")
     try:
-        return json.loads(body)
+        # What is no UTF-8 is no reason to refuse the rest: the Bot API passes on what the buttons
+        # of strange clients carry, byte by byte, and would send the same answer again for ever.
+        return json.loads(body.decode("utf-8", "replace"))
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -23,7 +23,12 @@ Result = TypeVar("Result")
 
 MEMORY: Final = ":memory:"
 BUSY_TIMEOUT_S: Final = 5.0  # another process on the same file, as during a deploy
-KEPT_TABLES: Final = ("share_links", "ended_sessions")
+KEPT_TABLES: Final = (
+    "share_links",
+    "ended_sessions",
+    "used_sign_in_links",
+    "answered_updates",
+)
 
 
 class Database:

@@ -216,6 +216,14 @@ class Index:
             "DELETE FROM files WHERE chat_id = ? AND message_id = ?", (chat_id, message_id)
         )
 
+    async def note_bot_file(self, file: MediaFile, bot_file: BotFile) -> None:
+        """What the Bot API calls a file that is known, unless that is known or the file another."""
+        await self._execute(
+            "UPDATE files SET file_id = ?, file_unique_id = ?"
+            " WHERE chat_id = ? AND message_id = ? AND size = ? AND file_id IS NULL",
+            (bot_file.file_id, bot_file.unique_id, file.chat_id, file.message_id, file.size),
+        )
+
     async def forget_file_id(self, file_id: str) -> None:
         """The Bot API does not open this file: from now on it comes from the worker."""
         await self._execute("UPDATE files SET file_id = NULL WHERE file_id = ?", (file_id,))
@@ -245,6 +253,15 @@ class Index:
             (chat_id, message_id),
         )
         return BotFile(*found[0]) if found else None
+
+    async def find_same(self, bot_file: BotFile) -> MediaFile | None:
+        """The newest post that holds this very file, as far as the Bot API told of it."""
+        found = await self._fetch(
+            f"SELECT {', '.join(_FACTS)} FROM files"  # noqa: S608
+            " WHERE file_unique_id = ? AND file_id IS NOT NULL ORDER BY date DESC LIMIT 1",
+            (bot_file.unique_id,),
+        )
+        return _media_file(found[0]) if found else None
 
     async def next_known(self, chat_id: int, after: int, seen_before: float) -> int | None:
         """The lowest id above `after` that was known before this moment."""

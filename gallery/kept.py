@@ -6,6 +6,7 @@ one thread of their own, so the event loop never waits for a disk.
 
 import asyncio
 import logging
+import re
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,7 @@ class KeptTable:
         except (sqlite3.Error, OSError) as error:
             log.error("%s: the database fails: %s", self._name, type(error).__name__)
             message = f"The {self._name} cannot be read now; the log says why."
-            code = f"{self._name.replace(' ', '_')}_unavailable"
+            code = re.sub(r"\W", "_", f"{self._name}_unavailable")
             raise ApiError(503, code, message, retry_after_s=5) from None
 
     async def _in_thread(self, action: Callable[[], Result]) -> Result:

@@ -12,6 +12,7 @@ from aiohttp import web
 JWT_SECRET_MIN_BYTES: Final = 32  # RFC 7518 section 3.2: a key of the same size as the hash output
 JWT_SECRETS_MAX: Final = 2  # the one that signs, and the one before it
 PASSWORD_MIN_CHARACTERS: Final = 8  # NIST SP 800-63B section 5.1.1
+USER_ID_MAX: Final = 2**52  # core.telegram.org/bots/api#user: at most 52 significant bits
 _BOT_TOKEN: Final = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _FRAME_SOURCE: Final = re.compile(r"(https?://)?(\*\.)?[A-Za-z0-9.-]+(:([0-9]{1,5}|\*))?")
 
@@ -40,6 +41,8 @@ class Settings:
     database: str
     frame_ancestors: str  # as Content-Security-Policy wants it
     small_files: str  # proxy: through us; direct: the owner gets Telegram's URL, token and all
+    owner_ids: tuple[int, ...]  # people at Telegram whom the bot answers
+    channel_links: str  # owners: /link in a channel is answered in private; channel: there
     on_render: bool
 
     @property
@@ -67,6 +70,8 @@ class Settings:
             database=env.text("DATABASE", ":memory:"),
             frame_ancestors=env.frame_ancestors("FRAME_ANCESTORS", "*"),
             small_files=env.choice("SMALL_FILES", ("proxy", "direct")),
+            owner_ids=env.user_ids("OWNER_IDS"),
+            channel_links=env.choice("CHANNEL_LINKS", ("owners", "channel")),
             on_render="RENDER_EXTERNAL_URL" in env,
         )
         if env.problems:
@@ -134,6 +139,14 @@ class _Environment:
         except ValueError:
             self.problems.append(f"{name} is not a whole number (or several with commas between)")
             return 0
+
+    def user_ids(self, name: str) -> tuple[int, ...]:
+        """People's ids at Telegram, which are positive; channels' and groups' are not."""
+        items = [item.strip() for item in self.text(name).split(",") if item.strip()]
+        numbers = [int(item) if re.fullmatch("[0-9]{1,16}", item) else 0 for item in items]
+        if not all(0 < number < USER_ID_MAX for number in numbers):
+            self.problems.append(f"{name} is not a person's id, such as 123456789 (or several)")
+        return tuple(dict.fromkeys(numbers))
 
     def port(self, name: str, default: str) -> int:
         port = self.integer(name, self.text(name, default))

@@ -1,4 +1,8 @@
-"""Sign-in: one password, a signed cookie, and patience after wrong guesses."""
+"""Sign-in: one password, a signed cookie, and patience after wrong guesses.
+
+The bot makes links that sign in once in place of the password. Telegram and mail programs open
+links by themselves, to show what is there: so a link shows a button, and the button signs in.
+"""
 
 import asyncio
 import hmac
@@ -17,6 +21,7 @@ from gallery.errors import ApiError
 from gallery.pages import PAGES
 from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS
+from gallery.sign_in_links import USED_SIGN_IN_LINKS
 from gallery.tokens import (
     SESSION_LIFETIME_S,
     Session,
@@ -33,6 +38,7 @@ FAILURES_FORGOTTEN_S: Final = 900.0
 ADDRESSES_MAX: Final = 1000
 EVERYONE: Final = ""  # the address that counts the failures of all
 FORM_PATIENCE_S: Final = 10.0  # for a form of one line
+LINK_IS_OVER: Final = "This link was used, or is too old. Send the bot /gallery for another one."
 
 
 @dataclass(frozen=True)
@@ -92,17 +98,28 @@ async def sign_in_page(request: web.Request) -> web.Response:
     """GET /sign-in"""
     if is_signed_in(request):
         raise web.HTTPSeeOther(_next_path(request))
+    if (link := request.query.get("once")) is not None:
+        if not await request.app[USED_SIGN_IN_LINKS].is_good(link, time.time()):
+            return _sign_in_form(request, LINK_IS_OVER, status=410)
+        return request.app[PAGES].response("sign-in-once.html", "Sign in", {})
     return _sign_in_form(request)
 
 
 async def sign_in(request: web.Request) -> web.Response:
-    """POST /sign-in: the right password gets a cookie, a wrong one the form again."""
+    """POST /sign-in: a cookie for the password or a link of the bot's, else the form again."""
     refuse_other_sites(request)
     password = request.app[SETTINGS].gallery_password
     if password is None:
         raise web.HTTPSeeOther("/")
     gate, address = request.app[GATE], _client_address(request)
-    given = await _given_password(request)
+    form = await _given_form(request)
+    link = request.query.get("once")
+    if link is not None and "password" not in form:
+        if not await request.app[USED_SIGN_IN_LINKS].use(link, time.time()):
+            return _sign_in_form(request, LINK_IS_OVER, status=410)
+        log.info("signed in with a link of the bot's, from %s", address)
+        raise _signed_in(request, password)
+    given = form.get("password", "").encode()
     # From here on nothing is awaited: of guesses sent side by side each sees the ones before it.
     wait_s = gate.wait_s(address)
     if wait_s:
@@ -116,6 +133,11 @@ async def sign_in(request: web.Request) -> web.Response:
         log.warning("sign-in failed from %s", address)
         return _sign_in_form(request, "That is not the password.", status=403)
     gate.succeeded(address)
+    raise _signed_in(request, password)
+
+
+def _signed_in(request: web.Request, password: str) -> web.HTTPSeeOther:
+    """On to where the visitor wanted to go, with a cookie."""
     redirect = web.HTTPSeeOther(_next_path(request))
     redirect.set_cookie(
         COOKIE,
@@ -126,7 +148,7 @@ async def sign_in(request: web.Request) -> web.Response:
         samesite="Lax",
         secure=is_https(request),
     )
-    raise redirect
+    return redirect
 
 
 async def sign_out(request: web.Request) -> web.Response:
@@ -155,7 +177,7 @@ def _session(request: web.Request) -> Session | None:
     return None if session is None or session in request.app[ENDED_SESSIONS] else session
 
 
-async def _given_password(request: web.Request) -> bytes:
+async def _given_form(request: web.Request) -> dict[str, str]:
     """What the form says, whatever was sent in its place; raise ApiError if nothing comes."""
     try:
         async with asyncio.timeout(FORM_PATIENCE_S):
@@ -164,7 +186,7 @@ async def _given_password(request: web.Request) -> bytes:
         raise ApiError(408, "too_slow", "The form did not arrive.") from None
     except web.RequestPayloadError:
         raise ApiError(400, "bad_form", "The form cannot be read.") from None
-    return dict(parse_qsl(form.decode(errors="replace"))).get("password", "").encode()
+    return dict(parse_qsl(form.decode(errors="replace"), keep_blank_values=True))
 
 
 def _sign_in_form(request: web.Request, note: str = "", status: int = 200) -> web.Response:

@@ -1,46 +1,41 @@
-"""Updates: Telegram tells of new and edited posts, by webhook or by long polling.
+"""Updates: Telegram tells of posts, messages and presses, by webhook or by long polling.
 
 Where PUBLIC_URL is https Telegram calls us, which also wakes a sleeping free host; elsewhere we
-ask. Updates bring a post into the index at once, and the `file_id` that opens a small file. Nothing
-depends on them: what they miss the catalogue finds, only later and without a `file_id`.
+ask. Updates bring a post into the index at once, and the `file_id` that opens a small file; what
+they miss the catalogue finds, only later and without a `file_id`. The rest is for the bot.
 """
 
 import asyncio
 import hmac
 import json
 import logging
-import mimetypes
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from aiohttp import web
 
 from gallery import tokens
-from gallery.bot_api import NO_ANSWER, BotApi, BotApiError, wait_politely
+from gallery.bot_api import BotApi, BotApiError, wait_politely
 from gallery.errors import ApiError
-from gallery.files import MALFORMED, MESSAGE_ID_MAX, MediaFile, clean_line, clean_text, guess_type
-from gallery.index import BotFile, Index
+from gallery.files import MALFORMED, MESSAGE_ID_MAX, clean_line
+from gallery.index import Index
+from gallery.messages import file_in
+from gallery.polling import KINDS, RETRY_FIRST_S, RETRY_MAX_S, Polling, WebhookInfo, webhook_info
 from gallery.settings import Settings
 
 log = logging.getLogger(__name__)
 
 WEBHOOK_PATH: Final = "/telegram/webhook"
-KINDS: Final = ("channel_post", "edited_channel_post")
+POST_KINDS: Final = ("channel_post", "edited_channel_post")
 UPDATE_MAX_BYTES: Final = 256 * 1024  # a caption of 4096 characters with all its entities, twice
-POLL_TIMEOUT_S: Final = 50  # what Telegram cuts a longer one down to
-RETRY_FIRST_S: Final = 1.0
-RETRY_MAX_S: Final = 300.0
-CONFLICT_WAIT_FIRST_S: Final = 60.0
-CONFLICT_WAIT_MAX_S: Final = 900.0
-CONFLICT_FORGOTTEN_S: Final = 3600.0
-# Of an animation Telegram says both, for bots older than the field: the document comes last.
-_FILE_FIELDS: Final = ("video", "animation", "audio", "voice", "video_note", "document")
-_TYPES: Final = {"video": "video/mp4", "video_note": "video/mp4", "voice": "audio/ogg"}
+WATCH_INTERVAL_S: Final = 600.0
+
+Hear = Callable[[Any], Awaitable[None]]
 
 
 class Updates:
-    """Hears of posts in these channels and puts their files into the index."""
+    """Hears of posts in these channels, puts their files into the index, and tells the bot all."""
 
     def __init__(
         self,
@@ -48,18 +43,31 @@ class Updates:
         index: Index,
         channels: Iterable[int],
         webhook_url: str | None,
-        secret: str,
+        secrets: Iterable[str],
+        hear: Hear,
     ) -> None:
         self._api = api
         self._index = index
         self._channels = frozenset(channels)
         self._webhook_url = webhook_url
-        self._secret = secret
+        self._secrets = tuple(secrets)  # the first is told to Telegram, all are believed
+        self._hear = hear
+        self._polling = Polling(api, self.take)
+        self._webhook_state = "which Telegram has not confirmed yet"
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def way(self) -> str:
+        """How updates come, in words."""
+        if self._webhook_url is not None:
+            return ", ".join(filter(None, ("by webhook", self._webhook_state)))
+        if self._polling.stands_by:
+            return "to another program, while this one stands by"
+        return "by long polling"
 
     def start(self) -> None:
         """Begin to listen, and to ask for the channels' titles."""
-        listening = self._poll() if self._webhook_url is None else self._set_webhook()
+        listening = self._polling.run() if self._webhook_url is None else self._keep_webhook()
         self._tasks = [asyncio.create_task(each) for each in (listening, self._read_titles())]
 
     async def close(self) -> None:
@@ -69,15 +77,21 @@ class Updates:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def take(self, update: Any) -> None:
-        """Note what an update tells; what is not about a file of ours, or odd, is passed over."""
+        """Note what an update tells of posts, then hand it on; what is odd is passed over."""
+        if isinstance(update, dict):
+            if any(kind in update for kind in POST_KINDS):
+                await self._note_post(update)
+            await self._hear(update)
+
+    async def _note_post(self, update: dict[str, Any]) -> None:
         try:
-            message = next(update[kind] for kind in KINDS if kind in update)
+            message = next(update[kind] for kind in POST_KINDS if kind in update)
             chat_id, message_id = int(message["chat"]["id"]), int(message["message_id"])
             title = clean_line(message["chat"].get("title"))
             found = file_in(message)
             if not 0 < message_id <= MESSAGE_ID_MAX:
                 raise ValueError
-        except (StopIteration, *MALFORMED) as error:
+        except MALFORMED as error:
             log.info("an update of no use: %s", type(error).__name__)
             return
         if chat_id not in self._channels:
@@ -93,7 +107,27 @@ class Updates:
 
     def is_from_telegram(self, given_secret: str) -> bool:
         given = given_secret.encode(errors="surrogateescape")  # a header may hold any bytes
-        return hmac.compare_digest(given, self._secret.encode())
+        return any(hmac.compare_digest(given, secret.encode()) for secret in self._secrets)
+
+    async def _keep_webhook(self) -> None:
+        """Set it once, and say in the log if no updates come by it.
+
+        Two instances of a deploy say the same. Of two deployments the one that started last has
+        it: neither takes it back, or they would never come to rest.
+        """
+        await self._set_webhook()
+        told = ""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            try:
+                problem = _webhook_problem(await webhook_info(self._api), self._webhook_url)
+            except BotApiError as error:
+                await wait_politely(error, 0.0)
+                continue
+            if problem != told:
+                log.warning("the webhook: %s", problem or "all is well again")
+            told = problem
+            self._webhook_state = f"but {problem}" if problem else ""
 
     async def _set_webhook(self) -> None:
         """Tell Telegram where we are, until it has understood."""
@@ -103,7 +137,7 @@ class Updates:
                 await self._api.call(
                     "setWebhook",
                     url=self._webhook_url,
-                    secret_token=self._secret,
+                    secret_token=self._secrets[0],
                     allowed_updates=KINDS,
                 )
             except BotApiError as error:
@@ -112,41 +146,8 @@ class Updates:
                 patience_s = min(2 * patience_s, RETRY_MAX_S)
             else:
                 log.info("Telegram tells of new posts by webhook")
+                self._webhook_state = ""
                 return
-
-    # -- by long polling -------------------------------------------------------------------------
-
-    async def _poll(self) -> None:
-        """Ask for updates for ever; step back when somebody else does."""
-        offset = 0
-        trouble = _Trouble()
-        while True:
-            try:
-                updates = await self._updates_from(offset)
-            except BotApiError as error:
-                await wait_politely(error, trouble.wait_s(error))
-                continue
-            trouble.is_over()
-            for update_id, update in updates:
-                try:
-                    await self.take(update)
-                except ApiError as error:
-                    log.warning("an update is lost: %s", error.code)
-                offset = update_id + 1
-
-    async def _updates_from(self, offset: int) -> list[tuple[int, Any]]:
-        """The updates that follow, each with its number; raise BotApiError."""
-        answer = await self._api.call(
-            "getUpdates",
-            timeout_s=POLL_TIMEOUT_S + 10,
-            offset=offset,
-            timeout=POLL_TIMEOUT_S,
-            allowed_updates=KINDS,
-        )
-        try:
-            return [(int(update["update_id"]), update) for update in answer]
-        except MALFORMED:
-            raise BotApiError(NO_ANSWER, "updates of another kind") from None
 
     # -- titles ----------------------------------------------------------------------------------
 
@@ -158,87 +159,6 @@ class Updates:
                 await self._index.set_title(chat_id, clean_line(chat["title"]))
             except (ApiError, BotApiError, LookupError, TypeError) as error:
                 log.info("the title of %d stays unknown: %s", chat_id, error)
-
-
-class _Trouble:
-    """How long to wait after a failed poll; each kind of trouble is told once, not every time."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._patience_s = RETRY_FIRST_S
-        self._conflict_wait_s = CONFLICT_WAIT_FIRST_S
-        self._last_conflict = float("-inf")
-        self._told: set[int] = set()
-
-    def wait_s(self, error: BotApiError) -> float:
-        if error.code not in self._told:
-            self._told.add(error.code)
-            log.warning("getUpdates: %d %s%s", error.code, error.description, _advice(error))
-        if error.code == 409:
-            # Two that poll end each other's request. The one that waits longer leaves it alone.
-            if self._clock() - self._last_conflict > CONFLICT_FORGOTTEN_S:
-                self._conflict_wait_s = CONFLICT_WAIT_FIRST_S
-            wait_s = self._conflict_wait_s
-            self._conflict_wait_s = min(2 * wait_s, CONFLICT_WAIT_MAX_S)
-            self._last_conflict = self._clock()
-            return wait_s
-        wait_s = self._patience_s
-        self._patience_s = min(2 * wait_s, RETRY_MAX_S)
-        return wait_s
-
-    def is_over(self) -> None:
-        self._patience_s = RETRY_FIRST_S
-        self._told &= {409}
-
-
-def _advice(error: BotApiError) -> str:
-    return {
-        401: " (is BOT_TOKEN right?)",
-        409: " (another program has this bot's updates; new posts are found without them, only"
-        " later. If that program is gone, end its webhook: deleteWebhook)",
-    }.get(error.code, "")
-
-
-def file_in(message: Mapping[str, Any]) -> tuple[MediaFile, BotFile] | None:
-    """The file of a Bot API message and what the Bot API calls it; None if it has none.
-
-    It is described as the worker's listing describes it. Raise KeyError & co. if it is malformed.
-    """
-    message_id = int(message["message_id"])
-    if "photo" in message:
-        media = max(message["photo"], key=lambda size: int(size["width"]) * int(size["height"]))
-        media = {**media, "file_name": f"photo_{message_id}.jpg", "mime_type": "image/jpeg"}
-    else:
-        field = next((field for field in _FILE_FIELDS if field in message), None)
-        if field is None:
-            return None
-        media = {"mime_type": _TYPES.get(field, ""), **message[field]}
-    if "file_size" not in media:
-        return None  # Telegram may leave it out; the worker knows it
-    edge = media.get("length", 0)
-    name = media.get("file_name") or ""
-    mime_type = media["mime_type"]
-    if mime_type in ("", "application/octet-stream"):
-        mime_type = guess_type(name)
-    if not name:
-        suffix = mimetypes.guess_extension(mime_type) or ""
-        name = f"{mime_type.partition('/')[0]}_{message_id}{suffix}"
-    file = MediaFile.from_listing(
-        {
-            "chat_id": message["chat"]["id"],
-            "message_id": message_id,
-            "name": name,
-            "mime_type": mime_type,
-            "size": media["file_size"],
-            "date": message["date"],
-            "duration": media.get("duration", 0),
-            "width": media.get("width", edge),
-            "height": media.get("height", edge),
-            "caption": message.get("caption"),
-            "has_thumbnail": "thumbnail" in media or "photo" in message,
-        }
-    )
-    return file, BotFile(clean_text(media["file_id"]), clean_text(media["file_unique_id"]))
 
 
 UPDATES: Final = web.AppKey("UPDATES", Updates)
@@ -262,6 +182,15 @@ async def receive_update(request: web.Request) -> web.Response:
     return web.Response(headers={"Cache-Control": "no-store"})
 
 
+def _webhook_problem(info: WebhookInfo, url: str | None) -> str:
+    """Why no updates come by this webhook; empty if none is known."""
+    if info.url != url:
+        return "Telegram tells another program, or nobody; a restart of this one takes it back"
+    if info.pending and info.failed_at > time.time() - 2 * WATCH_INTERVAL_S:
+        return f"Telegram cannot reach it: {info.failure}"
+    return ""
+
+
 def webhook_url(public_url: str | None) -> str | None:
     """Where Telegram can call us: it insists on https."""
     if public_url is None or not public_url.startswith("https://"):
@@ -269,7 +198,8 @@ def webhook_url(public_url: str | None) -> str | None:
     return public_url + WEBHOOK_PATH
 
 
-def make_updates(settings: Settings, api: BotApi, index: Index) -> Updates:
+def make_updates(settings: Settings, api: BotApi, index: Index, hear: Hear) -> Updates:
     """The way of listening that fits the settings."""
-    secret = tokens.webhook_secret(settings.jwt_secret, settings.bot_token)
-    return Updates(api, index, settings.channels, webhook_url(settings.public_url), secret)
+    secrets = [tokens.webhook_secret(each, settings.bot_token) for each in settings.jwt_secrets]
+    url = webhook_url(settings.public_url)
+    return Updates(api, index, settings.channels, url, secrets, hear)

@@ -29,6 +29,7 @@ from . import control
 from .bot_api_objects import FileIds, FilePlace, Messages, find_content, folder_and_suffix
 from .bot_arguments import Arguments, names, number, read_arguments, refuse, truth
 from .bot_chats import BotChats, Method
+from .bot_copies import BotCopies
 from .bot_updates import ApiError, UpdateQueue, Webhook, push_update
 from .content import Content
 from .faults import Counters, Fault, Trouble
@@ -80,6 +81,7 @@ class BotApiServer:
             "deleteWebhook": self._delete_webhook,
             "getWebhookInfo": self._get_webhook_info,
             **self._chats.methods(),
+            **BotCopies(world, self._chats).methods(),
         }
         self._spellings = {name.lower(): name for name in self._methods}
 

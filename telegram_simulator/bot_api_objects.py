@@ -182,6 +182,8 @@ class Messages:
         }
         if message.edit_date is not None:
             told["edit_date"] = int(message.edit_date.timestamp())
+        if message.grouped_id is not None:
+            told["media_group_id"] = str(message.grouped_id)
         if message.forwarded is not None:
             told["forward_origin"] = self._origin(message.forwarded)
         if message.reply_to and with_reply:

@@ -7,14 +7,25 @@ Source: core.telegram.org/bots/api, section «Available methods»; refusals have
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .bot_api_objects import FileIds, Messages, chat, person_chat, user
 from .bot_arguments import Arguments, json_argument, number, refuse, truth
 from .bot_keyboards import read_reply_markup
 from .bot_text import read_text
-from .world import Bot, Channel, Json, Post, PrivateMessage, Saying, User, World
+from .world import (
+    ADMINISTRATOR_RIGHTS,
+    Bot,
+    Channel,
+    Json,
+    Post,
+    PrivateMessage,
+    Saying,
+    User,
+    World,
+)
 
 Method = Callable[[Bot, Arguments], Awaitable[Json]]
 
@@ -72,7 +83,7 @@ class BotChats:
 
     async def _send_message(self, bot: Bot, arguments: Arguments) -> Json:
         text, entities = read_text(arguments)
-        target = self._target(bot, arguments)
+        target = self.target(bot, arguments)
         markup = read_reply_markup(arguments, in_channel=isinstance(target, Channel))
         reply_to = self._reply_to(bot, target, arguments)
         if isinstance(target, Channel):
@@ -81,16 +92,25 @@ class BotChats:
             message = self.world.answer(
                 bot, target.id, text, entities=entities, reply_to=reply_to, reply_markup=markup
             )
-        self._note(bot, "sendMessage", target, message, entities)
+        protected = truth(arguments.get("protect_content"))
+        details = {"protect_content": True} if protected else {}
+        self.note(bot, "sendMessage", target, message, entities, details)
         return _result(self._told(bot, message))
 
     def _post(
         self, bot: Bot, channel: Channel, text: str, reply_to: int | None, markup: Json | None
     ) -> Post:
-        # The bot that writes gets no update of its own post, as with Telegram.
+        with self.speaking(bot, channel):
+            return self.world.post(channel, text=text, reply_to=reply_to, reply_markup=markup)
+
+    @contextmanager
+    def speaking(self, bot: Bot, channel: Channel) -> Iterator[None]:
+        """While a bot posts: it hears nothing of its own post, as at Telegram. Raises ApiError."""
+        if not channel.allows(bot.id, "can_post_messages"):
+            refuse(400, "Bad Request: need administrator rights in the channel chat")
         self.speaker = bot
         try:
-            return self.world.post(channel, text=text, reply_to=reply_to, reply_markup=markup)
+            yield
         finally:
             self.speaker = None
 
@@ -109,7 +129,7 @@ class BotChats:
         if not message_id:
             return None
         message_id = message_id if isinstance(message_id, int) else 0
-        message = self._find(bot, target, message_id)
+        message = self.find(bot, target, message_id)
         if message is None and not optional:
             refuse(400, "Bad Request: message to be replied not found")
         return message.id if message else None
@@ -148,14 +168,11 @@ class BotChats:
             refuse(400, NOT_MODIFIED)
         edited: Post | PrivateMessage
         if isinstance(message, Post):
-            self.speaker = bot
-            try:
+            with self.speaking(bot, self.world.channels[message.channel_id]):
                 edited = self.world.edit(message, text=text, reply_markup=markup or {})
-            finally:
-                self.speaker = None
         else:
             edited = self.world.rewrite(message, text, entities=entities, reply_markup=markup)
-        self._note(bot, method, target, edited, entities)
+        self.note(bot, method, target, edited, entities)
         return _result(self._told(bot, edited))
 
     def _editable(
@@ -166,15 +183,15 @@ class BotChats:
         message_id = number(arguments, "message_id", 0)
         if not message_id:
             refuse(400, "Bad Request: message identifier is not specified")
-        target = self._target(bot, arguments)
-        message = self._find(bot, target, message_id)
+        target = self.target(bot, arguments)
+        message = self.find(bot, target, message_id)
         if message is None:
             refuse(400, "Bad Request: message to edit not found")
         if isinstance(message, PrivateMessage) and not message.from_bot:
             refuse(400, "Bad Request: message can't be edited")
         return target, message
 
-    def _find(
+    def find(
         self, bot: Bot, target: Channel | User, message_id: int
     ) -> Post | PrivateMessage | None:
         if isinstance(target, Channel):
@@ -211,7 +228,7 @@ class BotChats:
         action = arguments.get("action", "")
         if action not in CHAT_ACTIONS:
             refuse(400, "Bad Request: wrong parameter action in request")
-        target = self._target(bot, arguments)
+        target = self.target(bot, arguments)
         details = {"action": action}
         self.world.note(Saying(bot.id, "sendChatAction", _chat_id(target), details=details))
         return _result(True)
@@ -249,7 +266,7 @@ class BotChats:
             refuse(400, "Bad Request: can't parse BotCommandScope: Unsupported type specified")
         if kind not in SCOPES_WITH_CHAT:
             return str(kind), language
-        target = self._target(bot, {"chat_id": str(scope.get("chat_id", ""))})
+        target = self.target(bot, {"chat_id": str(scope.get("chat_id", ""))})
         return f"{kind} {_chat_id(target)}", language
 
     # -- who is who ----------------------------------------------------------------------------
@@ -264,7 +281,7 @@ class BotChats:
 
     async def _get_chat(self, bot: Bot, arguments: Arguments) -> Json:
         details = {"accent_color_id": 0, "max_reaction_count": 11}
-        target = self._target(bot, arguments)
+        target = self.target(bot, arguments)
         if isinstance(target, User):
             return _result(person_chat(target) | details)
         return _result(chat(target) | details | {"has_visible_history": True})
@@ -276,14 +293,14 @@ class BotChats:
             refuse(400, "Bad Request: user not found")
         if member.id not in channel.members:
             return _result({"user": user(member), "status": "left"})
-        return _result(_administrator(member))
+        return _result(_administrator(member, channel))
 
     async def _get_chat_administrators(self, bot: Bot, arguments: Arguments) -> Json:
         channel = self._channel(bot, arguments)
         members = (self.world.bots[bot_id] for bot_id in sorted(channel.members))
-        return _result([_administrator(member) for member in members])
+        return _result([_administrator(member, channel) for member in members])
 
-    def _target(self, bot: Bot, arguments: Arguments) -> Channel | User:
+    def target(self, bot: Bot, arguments: Arguments) -> Channel | User:
         """The channel or the person that `chat_id` names. Raises ApiError.
 
         A bot can write to those who have written to it, and to nobody else.
@@ -322,13 +339,14 @@ class BotChats:
             return messages.private(message)
         return messages.message(self.world.channels[message.channel_id], message)
 
-    def _note(
+    def note(
         self,
         bot: Bot,
         method: str,
         target: Channel | User,
         message: Post | PrivateMessage,
         entities: tuple[Json, ...],
+        details: Json | None = None,
     ) -> None:
         self.world.note(
             Saying(
@@ -339,7 +357,7 @@ class BotChats:
                 message.text,
                 entities,
                 message.reply_markup,
-                {"reply_to": message.reply_to} if message.reply_to else {},
+                ({"reply_to": message.reply_to} if message.reply_to else {}) | (details or {}),
             )
         )
 
@@ -352,8 +370,8 @@ def _result(result: object) -> Json:
     return {"result": result}
 
 
-def _administrator(bot: Bot) -> Json:
-    rights = {"can_post_messages": True, "can_edit_messages": True, "can_delete_messages": True}
+def _administrator(bot: Bot, channel: Channel) -> Json:
+    rights = {right: channel.allows(bot.id, right) for right in sorted(ADMINISTRATOR_RIGHTS)}
     return {"user": user(bot), "status": "administrator", "can_be_edited": False} | rights
 
 

@@ -4,7 +4,9 @@ POST /simulator/write   {"user_id": 42, "text": "/start"}: a person writes to th
                         instead of a text: "forward": {"chat_id": -100…, "message_id": 5},
                         or "file_id": a file's id from /simulator/posts, with "text" as caption
                         further: "bot_id" where there are several bots, "reply_to",
-                        "first_name", "username", "language_code" of the person
+                        "grouped_id" that makes one album of several messages,
+                        "first_name", "username", "language_code" of the person;
+                        "timeout_s" waits that long for what the bot says, and answers with it
                         {"chat_id": -100…, "text": "/list"}: somebody posts in a channel
 POST /simulator/press   {"user_id": 42, "message_id": 3, "data": "next"}: a person presses a
                         button; "chat_id" names the channel, if the message is a post
@@ -37,8 +39,13 @@ def people_routes(world: World, read_object: ReadObject) -> list[tuple[str, str,
     async def write(request: web.Request) -> web.Response:
         wanted = await read_object(request)
         with _checked():
+            timeout_s = _timeout_s(wanted.get("timeout_s", 0))
+            before = world.said[-1].number if world.said else 0
             message = _post(world, wanted) if "chat_id" in wanted else _write(world, wanted)
-        return web.json_response({"message_id": message.id})
+        answer: dict[str, Any] = {"message_id": message.id}
+        if timeout_s:
+            answer["said"] = _told(await _sayings(world, before, timeout_s))
+        return web.json_response(answer)
 
     async def press(request: web.Request) -> web.Response:
         wanted = await read_object(request)
@@ -51,11 +58,8 @@ def people_routes(world: World, read_object: ReadObject) -> list[tuple[str, str,
     async def said(request: web.Request) -> web.Response:
         with _checked():
             after = int(request.query.get("after", "0"))
-            timeout_s = float(request.query.get("timeout_s", "0"))
-            if not math.isfinite(timeout_s):
-                raise ValueError("a time-out is a number of seconds")
-        sayings = await _sayings(world, after, min(timeout_s, TIMEOUT_MAX_S))
-        return web.json_response([dataclasses.asdict(saying) for saying in sayings])
+            timeout_s = _timeout_s(request.query.get("timeout_s", "0"))
+        return web.json_response(_told(await _sayings(world, after, timeout_s)))
 
     return [("POST", "write", write), ("POST", "press", press), ("GET", "said", said)]
 
@@ -91,6 +95,7 @@ def _write(world: World, wanted: dict[str, Any]) -> PrivateMessage:
         str(wanted.get("text", "")),
         media=media,
         forward=None if forward is None else _find_post(world, forward),
+        grouped_id=wanted.get("grouped_id"),
         reply_to=wanted.get("reply_to"),
     )
 
@@ -130,6 +135,17 @@ def _message(world: World, bot: Bot, chat_id: Any, message_id: int) -> PrivateMe
     if message is None:
         raise ValueError(f"there is no message {message_id}")
     return message
+
+
+def _timeout_s(wanted: Any) -> float:
+    timeout_s = float(wanted)
+    if not math.isfinite(timeout_s):
+        raise ValueError("a time-out is a number of seconds")
+    return min(timeout_s, TIMEOUT_MAX_S)
+
+
+def _told(sayings: list[Saying]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(saying) for saying in sayings]
 
 
 async def _sayings(world: World, after: int, timeout_s: float) -> list[Saying]:

@@ -23,6 +23,9 @@ FileKind = Literal["video", "round_video", "audio", "voice", "animation", "docum
 ReferenceState = Literal["valid", "expired", "empty", "invalid"]
 CHANNEL_ID_OFFSET = 1_000_000_000_000
 """A channel's Bot API id is minus this, minus its bare id (core.telegram.org/api/bots/ids)."""
+ADMINISTRATOR_RIGHTS = frozenset(
+    {"can_post_messages", "can_edit_messages", "can_delete_messages"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class Channel:
     title: str
     username: str | None = None
     members: set[int] = field(default_factory=set)
+    rights: dict[int, frozenset[str]] = field(default_factory=dict)
+    """What a bot may do here, by its id; a bot that is not named may do everything."""
     posts: dict[int, Post] = field(default_factory=dict)
     events: list[ChannelEvent] = field(default_factory=list)
     top_message_id: int = 0
@@ -112,6 +117,10 @@ class Channel:
     @property
     def chat_id(self) -> int:
         return -(CHANNEL_ID_OFFSET + self.id)
+
+    def allows(self, bot_id: int, right: str) -> bool:
+        """Whether a bot has one of ADMINISTRATOR_RIGHTS here."""
+        return right in self.rights.get(bot_id, ADMINISTRATOR_RIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,7 @@ class PrivateMessage:
     entities: tuple[Json, ...] = ()
     media: Document | Photo | None = None
     forwarded: Post | None = None
+    grouped_id: int | None = None
     from_bot: bool = False
     reply_to: int | None = None
     reply_markup: Json | None = None
@@ -352,11 +362,13 @@ class World:
         *,
         media: Document | Photo | None = None,
         forward: Post | None = None,
+        grouped_id: int | None = None,
         reply_to: int | None = None,
     ) -> PrivateMessage:
         """A person writes to a bot: text, a file with or without a caption, or a post forwarded.
 
-        Raises ValueError on what nobody could send.
+        Messages that share a `grouped_id` (see `new_group`) are one album. Raises ValueError on
+        what nobody could send.
         """
         if user_id <= 0 or user_id in self.bots:
             raise ValueError(f"{user_id} is no person's id")
@@ -377,6 +389,7 @@ class World:
             forward.text if forward else text,
             media=forward.media if forward else media,
             forwarded=forward,
+            grouped_id=grouped_id,
             reply_to=reply_to,
         )
         self._started.add((bot.id, user_id))
@@ -416,6 +429,7 @@ class World:
         text: str,
         *,
         entities: tuple[Json, ...] = (),
+        media: Document | Photo | None = None,
         reply_to: int | None = None,
         reply_markup: Json | None = None,
     ) -> PrivateMessage:
@@ -427,6 +441,7 @@ class World:
             datetime.now(UTC),
             text,
             entities,
+            media,
             from_bot=True,
             reply_to=reply_to,
             reply_markup=reply_markup,
@@ -452,6 +467,10 @@ class World:
         )
         self._private[message.bot_id][message.id] = edited
         return edited
+
+    def erase(self, message: PrivateMessage) -> None:
+        """Take a message out of a private chat; nobody is told."""
+        self._private[message.bot_id].pop(message.id, None)
 
     def private_message(self, bot: Bot, message_id: int) -> PrivateMessage | None:
         return self._private.get(bot.id, {}).get(message_id)

@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 import backend
-from gallery import answers, shares, sign_in, updates
+from gallery import answers, polling, shares, sign_in, updates
 from gallery.catalogue import CATALOGUE
 from gallery.files import NAME_MAX_CHARACTERS, MediaFile, path_segment
 from gallery.http_file import content_disposition
@@ -956,12 +956,12 @@ async def test_no_update_ends_the_hearing_of_updates(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After all that is odd, in one kind of post and in the other, a good one is still heard."""
-    monkeypatch.setattr(updates, "RETRY_FIRST_S", 0.0)
-    monkeypatch.setattr(updates, "RETRY_MAX_S", 0.01)
+    monkeypatch.setattr(polling, "RETRY_FIRST_S", 0.0)
+    monkeypatch.setattr(polling, "RETRY_MAX_S", 0.01)
     odd = [
         {"update_id": number, kind: post}
         for number, (kind, post) in enumerate(
-            (kind, post) for kind in updates.KINDS for post in ODD_POSTS
+            (kind, post) for kind in polling.KINDS for post in ODD_POSTS
         )
     ]
     good = {"update_id": 1000, "channel_post": channel_post(70, duration=1e400)}

@@ -7,6 +7,7 @@ process outlives the demo, however it ends. Method: the real demo as a process, 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -45,6 +46,7 @@ class Demo:
     family: list[psutil.Process]
     address: str
     worker: str
+    printed: str
 
     def child(self, word: str) -> psutil.Process:
         (found,) = [one for one in self.family if word in " ".join(one.cmdline())]
@@ -70,12 +72,12 @@ def demo(*options: str) -> Iterator[tuple[Demo, subprocess.Popen[str]]]:
                 if "Ctrl-C" in line:
                     break
             address = re.search(r"http://localhost:\d+/", printed)
-            worker = re.search(r"http://127\.0\.0\.1:\d+", printed)
+            worker = re.search(r"the worker on (http://127\.0\.0\.1:\d+)", printed)
             assert address, printed + (process.stderr.read() if process.stderr else "")
             assert worker
             running = psutil.Process(process.pid)
             family = running.children(recursive=True)
-            yield Demo(running, family, address.group(), worker.group()), process
+            yield Demo(running, family, address.group(), worker[1], printed), process
         finally:
             process.kill()
 
@@ -147,6 +149,27 @@ async def test_the_address_shows_films_that_the_worker_serves(work_dir: Path) ->
         assert all_gone(running.family)
         assert process.stdout is not None
         assert process.stdout.read().strip() == "Stopped."
+
+
+async def test_the_printed_command_has_the_bot_answer_with_links_that_play(work_dir: Path) -> None:
+    options = ("--work-dir", str(work_dir), "--seconds", str(SECONDS))
+    with demo(*options) as (running, process):
+        command = re.search(r"curl --json '(.*)' (\S+)", running.printed)
+        assert command
+        async with aiohttp.ClientSession() as http:
+            async with http.post(command[2], json=json.loads(command[1])) as response:
+                answer = await response.json()
+            text = answer["said"][0]["text"]
+            embed, direct = re.findall(r"http://localhost:\d+/(?:embed|v)/\S+", text)
+            assert embed.startswith(running.address)
+            async with http.get(embed) as page:
+                assert page.status == 200
+                assert text.split("\n")[0] in await page.text()
+            async with http.get(direct, headers={"Range": "bytes=0-99"}) as film:
+                assert film.status == 206
+                assert len(await film.read()) == 100
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
 
 
 async def test_ones_own_films_are_shown(sample_films: list[Path], tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Qualities, seek pictures, split films and tracks, as the worker serves them.
 
 Goal: a player that knows HLS plays every quality to its end with nothing but the URL of the
-master playlist, however long the film; nothing else is opened by its token. Method: renditions made
-by ffmpeg on the pocket Telegram, played by ffmpeg through the worker; bytes compared with the files.
+master playlist, however long the film; nothing else is opened by its token. Method: renditions
+made by ffmpeg on the pocket Telegram, played by ffmpeg through the worker; bytes compared.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ async def test_a_film_that_outlasts_its_token_goes_on_by_its_grant(
     playlist_url = urljoin(master, addresses(text)[0])
     assert f"renew={grant}" in playlist_url
     segment = addresses(await text_of(viewer, playlist_url))[0]
-    stale = re.sub(r"token=[^&]+", f"token={expired.partition('token=')[2]}", segment)
+    old = expired.partition("token=")[2].partition("&")[0]
+    stale = re.sub(r"token=[^&]+", f"token={old}", segment)
     path = urljoin(playlist_url, stale)
     async with viewer.get(path, headers={"Range": "bytes=0-99"}) as response:
         assert response.status == 206

@@ -260,6 +260,7 @@ async def test_an_answer_is_kept_where_tests_read_it(started: Talk) -> None:
         parse_mode="HTML",
         reply_markup=markup,
         reply_parameters={"message_id": 1},
+        protect_content=True,
     )
     assert sent["text"] == "Here: A & B, now"
     assert sent["entities"] == [
@@ -272,7 +273,8 @@ async def test_an_answer_is_kept_where_tests_read_it(started: Talk) -> None:
     said = started.last
     assert (said.bot_id, said.method, said.chat_id) == (started.bot.id, "sendMessage", ADA)
     assert (said.message_id, said.text) == (sent["message_id"], sent["text"])
-    assert (said.reply_markup, said.details) == (markup, {"reply_to": 1})
+    assert said.reply_markup == markup
+    assert said.details == {"reply_to": 1, "protect_content": True}
     # A bot gets no update of what it says itself.
     assert [update["message"]["text"] for update in await started.result("getUpdates")] == [
         "/start"
@@ -388,6 +390,101 @@ async def test_a_reply_to_what_is_gone_can_be_sent_all_the_same(started: Talk) -
     optional = {"message_id": 9, "allow_sending_without_reply": True}
     sent = await started.result("sendMessage", chat_id=ADA, text="x", reply_parameters=optional)
     assert "reply_to_message" not in sent
+
+
+# -- copies and deletions ------------------------------------------------------------------------
+
+
+async def test_a_film_that_a_person_sent_is_copied_into_a_channel(started: Talk) -> None:
+    sent = started.world.write_to(started.bot, ADA, "A film", media=started.film())
+    to_channel = {"chat_id": "@films", "from_chat_id": ADA}
+    copy = await started.result("copyMessage", **to_channel, message_id=sent.id)
+    post = started.channel.posts[copy["message_id"]]
+    assert (post.media, post.text) == (sent.media, "A film")
+    assert (started.last.method, started.last.message_id) == ("copyMessage", post.id)
+    # A bot gets no update of its own post, and a copy says nothing of where it came from.
+    told = await started.result("getUpdates", offset=-1)
+    assert [list(update)[1] for update in told] == ["message"]
+    back = await started.result(
+        "copyMessage", chat_id=ADA, from_chat_id="@films", message_id=post.id
+    )
+    message = started.world.private_message(started.bot, back["message_id"])
+    assert message is not None
+    assert (message.media, message.forwarded, message.from_bot) == (sent.media, None, True)
+
+
+async def test_an_album_comes_in_parts_and_is_copied_as_one(started: Talk) -> None:
+    group = started.world.new_group()
+    parts = [
+        started.world.write_to(started.bot, ADA, text, media=started.film(), grouped_id=group)
+        for text in ("one", "two")
+    ]
+    updates = await started.result("getUpdates")
+    told = [update["message"].get("media_group_id") for update in updates]
+    assert told[-2:] == [str(group)] * 2
+    gone = parts[-1].id + 1
+    copies = await started.result(
+        "copyMessages",
+        chat_id="@films",
+        from_chat_id=ADA,
+        message_ids=[*(part.id for part in parts), gone],
+    )
+    posts = [started.channel.posts[copy["message_id"]] for copy in copies]
+    assert [post.text for post in posts] == ["one", "two"]
+    assert posts[0].grouped_id == posts[1].grouped_id
+    assert posts[0].grouped_id not in (None, group)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "description"),
+    [
+        ("copyMessage", {"message_id": 9}, "message to copy not found"),
+        ("copyMessage", {"from_chat_id": "@films", "message_id": 1}, "message can't be copied"),
+        ("copyMessages", {"message_ids": [8, 9]}, "there are no messages to copy"),
+        ("copyMessages", {"message_ids": []}, "message identifiers are not specified"),
+        ("copyMessages", {"message_ids": "x"}, "can't parse message_ids JSON object"),
+        ("copyMessages", {"message_ids": {}}, "expected an Array of message identifiers"),
+        (
+            "copyMessages",
+            {"message_ids": [2, 1]},
+            "message identifiers must be in a strictly increasing order",
+        ),
+        (
+            "copyMessages",
+            {"message_ids": [*range(1, 102)]},
+            "too many message identifiers specified",
+        ),
+        ("deleteMessage", {"message_id": 9}, "message to delete not found"),
+    ],
+)
+async def test_copies_and_deletions_are_refused_as_telegram_refuses_them(
+    started: Talk, method: str, arguments: dict[str, object], description: str
+) -> None:
+    place = {"chat_id": "@films", "from_chat_id": ADA}
+    got = await started.refusal(method, **{**place, **arguments})
+    assert got == (400, f"Bad Request: {description}")
+
+
+async def test_a_bot_deletes_what_it_may(started: Talk) -> None:
+    post = started.world.post(started.channel, text="/link")
+    assert await started.result("deleteMessage", chat_id="@films", message_id=post.id) is True
+    assert post.id not in started.channel.posts
+    assert (started.last.method, started.last.message_id) == ("deleteMessage", post.id)
+    assert await started.result("deleteMessage", chat_id=ADA, message_id=1) is True
+    assert started.world.private_message(started.bot, 1) is None
+
+
+async def test_an_administrator_without_rights_is_refused(started: Talk) -> None:
+    post = started.world.post(started.channel, text="/link")
+    started.channel.rights[started.bot.id] = frozenset()
+    member = await started.result("getChatMember", chat_id="@films", user_id=started.bot.id)
+    assert (member["status"], member["can_post_messages"]) == ("administrator", False)
+    refused = (400, "Bad Request: need administrator rights in the channel chat")
+    assert await started.refusal("sendMessage", chat_id="@films", text="x") == refused
+    copy = {"chat_id": "@films", "from_chat_id": ADA, "message_id": 1}
+    assert await started.refusal("copyMessage", **copy) == refused
+    deletion = await started.refusal("deleteMessage", chat_id="@films", message_id=post.id)
+    assert deletion == (400, "Bad Request: message can't be deleted")
 
 
 # -- HTML ----------------------------------------------------------------------------------------
@@ -759,6 +856,20 @@ async def test_the_control_door_writes_presses_and_reads(talk: Talk) -> None:
     assert (said["number"], said["method"], said["text"]) == (1, "sendMessage", "Hello")
     assert said["reply_markup"] == markup
     assert await talk.control("GET", "said?after=1") == (200, [])
+
+
+async def test_one_can_write_and_wait_for_the_answer(started: Talk) -> None:
+    await started.result("sendMessage", chat_id=ADA, text="something before")
+    written = {"user_id": ADA, "text": "hello", "timeout_s": 30}
+    async with asyncio.timeout(10):
+        waiting = asyncio.create_task(started.control("POST", "write", **written))
+        while not started.world._listeners:
+            await asyncio.sleep(0.005)
+        await started.result("sendMessage", chat_id=ADA, text="the answer")
+        _status, answer = await waiting
+    assert [saying["text"] for saying in answer["said"]] == ["the answer"]
+    status, said = await started.control("POST", "write", **written | {"timeout_s": "inf"})
+    assert (status, said) == (400, "a time-out is a number of seconds\n")
 
 
 async def test_one_can_wait_for_what_the_bot_says(started: Talk) -> None:

@@ -12,6 +12,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -22,11 +23,12 @@ from conftest import JWT_SECRET, Stage, StartClient, listing_token
 from test_backend import environment, get_json, names
 
 import backend
-from gallery import updates
+from gallery import polling, updates
 from gallery.bot_api import BotApi, BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.files import MediaFile
 from gallery.index import Query
+from gallery.messages import file_in
 from gallery.settings import Settings, SettingsError
 from gallery.tokens import (
     read_session,
@@ -34,7 +36,7 @@ from gallery.tokens import (
     small_file_token_end,
     webhook_secret,
 )
-from gallery.updates import UPDATES, WEBHOOK_PATH, file_in
+from gallery.updates import UPDATES, WEBHOOK_PATH
 from telegram_simulator.bot_api import BotApiServer
 from telegram_simulator.content import BytesContent, SyntheticContent
 from telegram_simulator.faults import Fault
@@ -148,7 +150,7 @@ async def test_other_channels_of_the_bot_stay_out(stage: Stage, open_gallery: St
 async def test_trouble_passes(
     stage: Stage, open_gallery: StartGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(updates, "RETRY_FIRST_S", 0.0)
+    monkeypatch.setattr(polling, "RETRY_FIRST_S", 0.0)
     trouble = stage.telegram.trouble
     for kind in ("cut_before", "cut_during"):
         trouble.plan(Fault(kind, method="bot_api.getUpdates"))
@@ -166,71 +168,125 @@ async def test_trouble_passes(
 # -- Another instance --------------------------------------------------------------------------
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stands by looks all the time."""
+    monkeypatch.setattr(polling, "LOOK_INTERVAL_S", 0.01)
+
+
+def way_of(gallery: Gallery) -> str:
+    return str(gallery.app[UPDATES].way)
+
+
+async def is_standing_by(gallery: Gallery) -> bool:
+    return "stands by" in way_of(gallery)
+
+
+@pytest.fixture
+async def two(stage: Stage, open_gallery: StartGallery) -> tuple[Gallery, Gallery]:
+    """Two galleries with one bot: the first stands by, the second has the updates."""
+    first = await open_gallery()
+    asked = stage.telegram.counters.methods
+
+    async def has_polled() -> bool:
+        return asked["bot_api.getUpdates"] >= 1
+
+    await until(has_polled)
+    second = await open_gallery()
+    await until(lambda: is_standing_by(first))
+    return first, second
+
+
+@pytest.mark.usefixtures("often")
 async def test_a_webhook_of_another_instance_is_left_alone_and_told_once(
     stage: Stage,
     bot_api: BotApiServer,
     open_gallery: StartGallery,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(updates, "CONFLICT_WAIT_FIRST_S", 0.0)
     await call(bot_api, stage, "setWebhook", url="http://127.0.0.1:1/other")
-    counters = stage.telegram.counters
-    await open_gallery()
+    stage.post_synthetic(10, file_name="new.mp4")
+    counters = stage.telegram.counters.methods
+    gallery = await open_gallery()
 
-    async def has_asked_again() -> bool:
-        return counters.methods["bot_api.getUpdates"] > 3
+    async def has_looked_again() -> bool:
+        return counters["bot_api.getWebhookInfo"] > 5
 
-    await until(has_asked_again)
+    await until(has_looked_again)
+    assert counters["bot_api.getUpdates"] == 1
     told = [record for record in caplog.records if "409" in record.getMessage()]
     assert len(told) == 1
     assert "another program has this bot's updates" in told[0].getMessage()
     info = await call(bot_api, stage, "getWebhookInfo")
     assert info["result"]["url"] == "http://127.0.0.1:1/other"
 
+    # As soon as that webhook is gone, whoever stood by asks.
+    await call(bot_api, stage, "deleteWebhook")
 
-async def test_two_that_poll_do_not_fight(
-    stage: Stage,
-    open_gallery: StartGallery,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    first = await open_gallery()
-    polls = stage.telegram.counters.methods
+    async def is_known() -> bool:
+        return await known(gallery) == ["new.mp4"]
 
-    async def has_polled() -> bool:
-        return polls["bot_api.getUpdates"] >= 1
+    await until(is_known)
+    assert way_of(gallery) == "by long polling"
 
-    await until(has_polled)
-    second = await open_gallery()
 
-    async def has_stepped_back() -> bool:
-        return "another program has this bot's updates" in caplog.text
-
-    await until(has_stepped_back)
+@pytest.mark.usefixtures("often")
+async def test_two_that_poll_do_not_fight(stage: Stage, two: tuple[Gallery, Gallery]) -> None:
+    first, second = two
+    asked = stage.telegram.counters.methods
     stage.post_synthetic(10, file_name="new.mp4")
 
     async def is_known() -> bool:
-        return await known(second) == ["new.mp4"] and await known(first) == []
+        return await known(second) == ["new.mp4"]
 
     await until(is_known)
-    assert polls["bot_api.getUpdates"] <= 4  # one each, and what confirms the post
+    looks = asked["bot_api.getWebhookInfo"]
+
+    async def has_looked_on() -> bool:
+        return asked["bot_api.getWebhookInfo"] > looks + 5
+
+    await until(has_looked_on)
+    assert (await known(first), way_of(second)) == ([], "by long polling")
+    assert asked["bot_api.getUpdates"] == 3  # one each, and what confirms the post
 
 
-def test_conflicts_are_met_with_ever_more_patience() -> None:
-    now = 0.0
-    trouble = updates._Trouble(lambda: now)
-    conflict = BotApiError(409, "Conflict")
-    waits = []
-    for _ in range(6):
-        waits.append(trouble.wait_s(conflict))
-        trouble.is_over()
-        now += 60
-    assert waits == [60, 120, 240, 480, 900, 900]
-    now += updates.CONFLICT_FORGOTTEN_S
-    assert trouble.wait_s(conflict) == 60
-    assert [trouble.wait_s(BotApiError(500, "")) for _ in range(10)] == [
-        *(1, 2, 4, 8, 16, 32, 64, 128, 256, 300),
-    ]
+@pytest.mark.usefixtures("often")
+async def test_whoever_stands_by_takes_over_when_updates_are_left_lying(
+    stage: Stage, two: tuple[Gallery, Gallery]
+) -> None:
+    first, second = two
+    await second.close()
+    stage.post_synthetic(10, file_name="new.mp4")
+
+    async def is_known() -> bool:
+        return await known(first) == ["new.mp4"]
+
+    await until(is_known)
+    assert way_of(first) == "by long polling"
+
+
+@pytest.mark.usefixtures("often")
+async def test_trouble_while_standing_by_passes(stage: Stage, two: tuple[Gallery, Gallery]) -> None:
+    first, second = two
+    trouble = stage.telegram.trouble
+    for kind in ("cut_before", "cut_during"):
+        trouble.plan(Fault(kind, method="bot_api.getWebhookInfo"))
+    trouble.plan(Fault("error", method="bot_api.getWebhookInfo", code=502, message="Bad Gateway"))
+    await second.close()
+    stage.post_synthetic(10, file_name="new.mp4")
+
+    async def is_known() -> bool:
+        return await known(first) == ["new.mp4"]
+
+    await until(is_known)
+    assert trouble.faults == []
+
+
+def test_trouble_is_met_with_ever_more_patience() -> None:
+    trouble = polling._Trouble()
+    assert [trouble.wait_s() for _ in range(10)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+    trouble.is_over()
+    assert trouble.wait_s() == 1
 
 
 async def test_telegram_says_how_long_to_wait(
@@ -275,14 +331,17 @@ async def test_where_the_gallery_has_https_telegram_is_told_to_call(
     queue = bot_api._queues[stage.bot.id]
     assert queue.webhook is not None
     assert queue.webhook.secret_token == secret_of(stage)
-    assert set(queue.allowed) == {"channel_post", "edited_channel_post"}
+    assert set(queue.allowed) == {
+        *("message", "callback_query", "channel_post", "edited_channel_post"),
+    }
 
 
 async def test_what_telegram_posts_to_the_webhook_is_in_the_gallery(
     stage: Stage, bot_api: BotApiServer, open_gallery: StartGallery
 ) -> None:
     gallery = await open_gallery(GALLERY_PASSWORD="correct horse", PUBLIC_URL="https://127.0.0.1:1")
-    await asyncio.gather(*gallery.app[UPDATES]._tasks)
+    while gallery.app[UPDATES].way != "by webhook":
+        await asyncio.sleep(0.01)
     url = str(gallery.make_url(WEBHOOK_PATH))
     await call(bot_api, stage, "setWebhook", url=url, secret_token=secret_of(stage))
     stage.post_synthetic(10, file_name="new.mp4")
@@ -291,6 +350,40 @@ async def test_what_telegram_posts_to_the_webhook_is_in_the_gallery(
         return await known(gallery) == ["new.mp4"]
 
     await until(is_known)
+
+
+async def test_it_is_told_when_telegram_cannot_reach_us_or_tells_somebody_else(
+    stage: Stage,
+    bot_api: BotApiServer,
+    open_gallery: StartGallery,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(updates, "WATCH_INTERVAL_S", 0.05)
+    # As if the clock stood still: no failure is long ago.
+    monkeypatch.setattr("gallery.updates.time", SimpleNamespace(time=lambda: 0.0))
+    gallery = await open_gallery(PUBLIC_URL="https://127.0.0.1:1")
+    counted = stage.telegram.counters.methods
+
+    async def told(way: str) -> bool:
+        return way in way_of(gallery)
+
+    await until(lambda: told("by webhook"))
+    stage.telegram.trouble.plan(Fault("error", method="bot_api.getWebhookInfo", code=502))
+    stage.post_synthetic(10)
+    await until(lambda: told("by webhook, but Telegram cannot reach it: Connection refused"))
+    url = {"url": "https://127.0.0.1:1/other"}
+    await call(bot_api, stage, "setWebhook", **url)
+    await until(lambda: told("by webhook, but Telegram tells another program, or nobody"))
+    looks = counted["bot_api.getWebhookInfo"]
+
+    async def has_looked_on() -> bool:
+        return counted["bot_api.getWebhookInfo"] > looks + 3
+
+    await until(has_looked_on)
+    assert counted["bot_api.setWebhook"] == 2  # the gallery's one, and that of the other
+    problems = [each for each in caplog.messages if each.startswith("the webhook: ")]
+    assert len(problems) == 2  # each once, however often it was seen
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "ünicode"])
@@ -312,6 +405,18 @@ async def test_nobody_else_can_post_there(
     ) as response:
         assert response.status == 200
     assert await known(gallery) == ["video_5.mp4"]
+
+
+async def test_while_the_secret_changes_telegram_may_still_show_the_old_one(
+    stage: Stage, open_gallery: StartGallery
+) -> None:
+    old, new = "the-old-secret-of-this-gallery-here", "the-new-secret-of-this-gallery-here"
+    gallery = await open_gallery(JWT_SECRET=f"{new},{old}")
+    for secret, status in ((new, 200), (old, 200), (JWT_SECRET, 403)):
+        given = webhook_secret(secret, stage.bot.token)
+        headers = {"X-Telegram-Bot-Api-Secret-Token": given}
+        async with gallery.post(WEBHOOK_PATH, json={}, headers=headers) as response:
+            assert response.status == status
 
 
 @pytest.mark.parametrize(
