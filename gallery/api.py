@@ -11,9 +11,11 @@ from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url, worker_for
 from gallery.index import Query
+from gallery.related import album_of
 from gallery.search import ORDERS
 from gallery.settings import SETTINGS, Settings
 from gallery.small_files import SMALL_FILES, portable_path, small_file_path
+from gallery.tracks import list_tracks, requested_file
 from gallery.visitors import base_url
 
 log = logging.getLogger(__name__)
@@ -58,9 +60,18 @@ async def list_channels(request: web.Request) -> web.Response:
 
 
 async def show_file(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}: one element of `files`, for a deep link."""
-    file = await _requested_file(request)
-    body = _describe(request.app[SETTINGS], file)
+    """GET /api/files/{chat_id}/{message_id}: one element of `files` and what belongs to it."""
+    file = await requested_file(request)
+    index = request.app[CATALOGUE].index
+    album = await album_of(index, file)
+    place = album.index(file.message_id) if file.message_id in album else 0
+    body = {
+        **_describe(request.app[SETTINGS], file),
+        "album_files": album,
+        "previous": album[place - 1] if place else None,
+        "next": album[place + 1] if place + 1 < len(album) else None,
+        "subtitles": await list_tracks(index, file),
+    }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
@@ -70,7 +81,7 @@ async def sign_url(request: web.Request) -> web.Response:
     A small file's opens for this browser only, and may be kept by it; a portable one opens in any
     player. After a failed attempt the worker serves it, whatever its size.
     """
-    file = await _requested_file(request)
+    file = await requested_file(request)
     attempt = request.query.get("attempt", "0")
     failures = int(attempt[:6]) if attempt.isdecimal() else 0
     signed = await _small_file_url(request, file) if failures == 0 else None
@@ -88,7 +99,8 @@ async def sign_url(request: web.Request) -> web.Response:
 
 def _worker_url(request: web.Request, file: MediaFile, failures: int) -> tuple[str, str, int]:
     settings, now = request.app[SETTINGS], time.time()
-    token = tokens.file_token(settings.jwt_secret, file.chat_id, file.message_id, now)
+    ids = (settings.jwt_secret, file.chat_id, file.message_id)
+    token = tokens.file_token(*ids, now, file.parts)
     worker_url = worker_for(settings.worker_urls, file, failures)
     return stream_url(worker_url, file, token), "worker", int(now) + tokens.TOKEN_LIFETIME_S
 
@@ -114,11 +126,6 @@ async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, s
     return small_file_path(file, bot_file), "bot_api", expires_at
 
 
-async def _requested_file(request: web.Request) -> MediaFile:
-    chat_id, message_id = (int(request.match_info[name]) for name in ("chat_id", "message_id"))
-    return await request.app[CATALOGUE].find(chat_id, message_id)
-
-
 def _describe(settings: Settings, file: MediaFile) -> dict[str, object]:
     thumbnail = None
     if file.has_thumbnail:
@@ -140,4 +147,13 @@ def _describe(settings: Settings, file: MediaFile) -> dict[str, object]:
         "height": file.height,
         "caption": file.caption,
         "thumbnail": thumbnail,
+        "title": file.title or None,
+        "performer": file.performer or None,
+        # Longer than a number in JavaScript can be.
+        "album": None if file.album is None else str(file.album),
+        "reply_to": file.reply_to,
+        "qualities": list(file.qualities),
+        "has_storyboard": file.has_storyboard,
+        "parts": [file.message_id, *file.parts] if file.parts else [],
+        "split": {"problem": file.apart, "missing": list(file.missing)} if file.apart else None,
     }

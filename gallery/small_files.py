@@ -56,7 +56,7 @@ class SmallFiles:
 
     async def find(self, file: MediaFile) -> BotFile | None:
         """What the Bot API calls this file, if it hands it out at all."""
-        if not 0 < file.size <= DOWNLOAD_BYTES_MAX:
+        if file.parts or not 0 < file.size <= DOWNLOAD_BYTES_MAX:
             return None
         return await self._index.bot_file(file.chat_id, file.message_id)
 
@@ -202,7 +202,7 @@ def _to_worker(request: web.Request, file: MediaFile, expires_at: int) -> web.Re
     """The same file from the worker, for no longer than this visitor may have it."""
     settings = request.app[SETTINGS]
     ids = (settings.jwt_secret, file.chat_id, file.message_id)
-    token = tokens.visitor_token(*ids, time.time(), expires_at)
+    token = tokens.visitor_token(*ids, time.time(), expires_at, file.parts)
     url = stream_url(worker_for(settings.worker_urls, file), file, token)
     download = "&download=1" if request.query.get("download") == "1" else ""
     headers = {"Location": url + download, "Cache-Control": "no-store"}

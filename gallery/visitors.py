@@ -237,6 +237,11 @@ def title_of(file: MediaFile) -> str:
     return "".join(c for c in title if c.isprintable()).strip() or "Film"
 
 
+async def shared_file(request: web.Request) -> MediaFile:
+    """The file of the share in the path, if that still opens anything."""
+    return await _file_of(request, await _share_of(request))
+
+
 async def _share_of(request: web.Request) -> Share:
     text = request.match_info["share"]
     return await _opened(request, text)
@@ -294,8 +299,8 @@ def _sign(request: web.Request, share: Share, file: MediaFile) -> _Signed:
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    grant = tokens.renewal_grant(*ids, renewed_until)
-    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at))
+    grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
+    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at, file.parts))
     return _Signed(f"{url}&renew={grant}", expires_at, renewed_until - int(now))
 
 
