@@ -142,6 +142,7 @@ TELEGRAM = DataCentre(2, "149.154.167.51", 443)
 """Telegram's own entrance; it says where the other data centres are (help.getConfig)."""
 
 JWT_SECRET_MIN_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits
+SECRET_NAMES = ("API_HASH", "BOT_TOKEN", "JWT_SECRET", "SESSION_STRING")
 JWT_SECRETS_MAX = 2  # the one that signs, and the one before it
 SESSION_FILE_NAME = "rangegram-worker.session"
 MEMORY_BUDGET_MIN_MB = 4
@@ -176,6 +177,10 @@ SETTINGS_HELP = (
     ("IN_FLIGHT_MAX_MB", "4", "the same, at most"),
     ("TELEGRAM_DC", "", "dc_id@host:port of a server other than Telegram's own"),
     ("TELEGRAM_DC_KEY", "", "the path of its RSA public key, PEM"),
+    ("API_HASH_FILE", "", "a file with API_HASH in it; likewise the next three"),
+    ("BOT_TOKEN_FILE", "", "for BOT_TOKEN"),
+    ("JWT_SECRET_FILE", "", "for JWT_SECRET"),
+    ("SESSION_STRING_FILE", "", "for SESSION_STRING"),
 )
 """Name, default and meaning of every setting, for --help; a test compares them with the README."""
 
@@ -204,6 +209,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read and check everything; raises SettingsError with all that is wrong, never a value."""
         reader = _EnvironmentReader(environ)
+        reader.read_secret_files()
         in_flight_min_mb = reader.number("IN_FLIGHT_MIN_MB", 1, 1, IN_FLIGHT_MOST_MB)
         in_flight_max_mb = reader.number(
             "IN_FLIGHT_MAX_MB", max(4, in_flight_min_mb), in_flight_min_mb, IN_FLIGHT_MOST_MB
@@ -218,7 +224,7 @@ class Settings:
             session_strings=reader.session_strings(),
             session_file=reader.session_file(),
             handover_url=reader.handover_url(),
-            host=environ.get("HOST") or "0.0.0.0",
+            host=reader.environ.get("HOST") or "0.0.0.0",
             port=reader.number("PORT", 10000, 0, 65535),
             allowed_origins=reader.origins(),
             memory_budget_mb=reader.number("MEMORY_BUDGET_MB", 64, MEMORY_BUDGET_MIN_MB, 2**20),
@@ -238,6 +244,20 @@ class _EnvironmentReader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.problems: list[str] = []
+
+    def read_secret_files(self) -> None:
+        """Take secrets from files where NAME_FILE names one, as systemd and Docker do it."""
+        found = {}
+        for name in SECRET_NAMES:
+            path = self.environ.get(f"{name}_FILE", "").strip()
+            if path and self.environ.get(name, "").strip():
+                self.problems.append(f"{name}_FILE: is given beside {name}; one will do")
+            elif path:
+                try:
+                    found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+                except (OSError, ValueError):
+                    self.problems.append(f"{name}_FILE: cannot be read")
+        self.environ = {**self.environ, **found} if found else self.environ
 
     def number(self, name: str, default: int | None, least: int, most: int) -> int:
         text = self.environ.get(name, "").strip()
