@@ -1026,6 +1026,7 @@ INDEX_MAX_BYTES = 8 * MIB  # a film of ten hours has half of it
 MATROSKA_HEAD_BYTES = MIB  # tracks come before the first picture
 TRACKS_MAX = 64
 PLAYLIST_MAX_BYTES = 2 * MIB
+SEGMENT_MIN_S = 0.001
 SEGMENTS_MAX = 20_000  # a film of eleven hours in segments of two seconds
 STORYBOARD_MAX_BYTES = 256 * KIB
 STORYBOARD_FRAMES_MAX = 4096
@@ -1354,7 +1355,7 @@ def parse_media_playlist(text: str, document_id: int, complete_length: int) -> M
             after = segments[-1].byte_range.stop if segments else 0
             segments.append(Segment(duration_s, _byte_range(wanted, after, complete_length)))
             duration_s, wanted = 0.0, ""
-            if segments[-1].duration_s <= 0 or len(segments) > SEGMENTS_MAX:
+            if segments[-1].duration_s < SEGMENT_MIN_S or len(segments) > SEGMENTS_MAX:
                 raise PlaylistRefused("its segments make no sense")
         elif not _HARMLESS_TAGS.fullmatch(line):
             raise PlaylistRefused("it has a tag that is not known here")
