@@ -40,11 +40,11 @@ from gallery.catalogue import CATALOGUE
 from gallery.files import NAME_MAX_CHARACTERS, MediaFile, path_segment
 from gallery.http_file import content_disposition
 from gallery.logs import SafeFormatter
+from gallery.presentation import title_of
 from gallery.sessions import EndedSessions
 from gallery.settings import Settings
 from gallery.sign_in import COOKIE, GATE, PATIENCE_PER_ADDRESS, PATIENCE_WITH_EVERYONE
 from gallery.tokens import Session, read_session, session_token, webhook_secret
-from gallery.visitors import title_of
 
 CHAT_ID = -1001234567890
 PASSWORD = "correct horse battery"
