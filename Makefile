@@ -7,7 +7,8 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock audit bench soak screenshots lighthouse venv browsers clean
+.PHONY: help demo test check format lock audit bench soak players screenshots lighthouse venv \
+  browsers programs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,7 +17,7 @@ demo: venv  ## the whole house on this machine, no account needed; MEDIA=~/Video
 	@exec $(VENV)/bin/python demo.py --media "$(MEDIA)" $(if $(PORT),--port $(PORT)) $(if $(RTT),--rtt $(RTT)) $(if $(RATE),--rate $(RATE))
 
 # Two at a time, each file as a whole: most tests wait for one thing or another.
-test: venv browsers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
+test: venv browsers programs  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 check: venv  ## format, lint and types, changing nothing
@@ -75,18 +76,33 @@ lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
 	  --chrome-flags="--headless=new --no-sandbox" --output=html --output-path=.demo/lighthouse.html \
 	  --only-categories=performance,accessibility,best-practices
 
+players: venv programs  ## play and fetch by share links with everything; results in docs/players.md
+	@$(call need,mpv:mpv ffmpeg:ffmpeg,--no-install-recommends)
+	$(VENV)/bin/python tools/players.py
+
 # The browser tests drive the system's own browsers; Playwright's private builds are not needed.
 browsers:
-	@missing=""; \
-	command -v chromium >/dev/null || missing="chromium"; \
-	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing $$missing ..."; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
-	else \
-	  echo "test: missing: $$missing (Debian: sudo apt install $$missing)" >&2; exit 1; \
-	fi
+	@$(call need,chromium:chromium firefox-esr:firefox-esr)
+
+# What people play and fetch films with: 15 MB to download, 47 MB on the disk.
+programs:
+	@$(call need,cvlc:vlc-bin+vlc-plugin-base aria2c:aria2 wget:wget curl:curl,--no-install-recommends)
+
+# $(call need,program:package+package …,flags of apt) installs what is missing, or says what is.
+define need
+missing=""; \
+for each in $(1); do \
+  command -v "$${each%%:*}" >/dev/null || missing="$$missing $$(echo "$${each#*:}" | tr + ' ')"; \
+done; \
+if [ -z "$$missing" ]; then exit 0; fi; \
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+  echo "Installing$$missing ..."; \
+  apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) $$missing >/dev/null; \
+else \
+  echo "make: missing:$$missing (Debian: sudo apt install$$missing)" >&2; exit 1; \
+fi
+endef
 
 clean:  ## remove what was made: the environment, the demo's films, caches
 	rm -rf $(VENV) $(VENV)-worker .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
