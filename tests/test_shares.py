@@ -2,8 +2,9 @@
 
 Goal: a link made by the owner plays that film in anything that plays URLs, outlasts its tokens,
 ends when it should, and opens nothing else. Method: links are followed from the gallery to a real
-worker on the pocket Telegram, by an HTTP client without cookies and by ffmpeg; every body is
-compared with the content made from its offset.
+worker on the pocket Telegram, by an HTTP client without cookies; every body is compared with the
+content made from its offset. Players have test_players.py, other sites' pages
+test_third_party_page.py.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ import jwt
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
-from conftest import JWT_SECRET, Stage, StartClient, StartProcess
+from conftest import JWT_SECRET, Stage, StartClient
 from hypothesis import given
 from hypothesis import strategies as st
-from test_players import ffmpeg
 from yarl import URL
 
 import backend
@@ -50,7 +50,7 @@ from gallery.shares import (
     read_share,
     write_share,
 )
-from telegram_simulator.content import BytesContent, FileContent
+from telegram_simulator.content import BytesContent
 from telegram_simulator.world import Document, PhotoSize, Post
 
 PASSWORD = "correct horse battery"
@@ -409,26 +409,6 @@ async def test_a_link_does_not_wait_for_a_worker_that_wakes_up(
         house = await open_house(WORKER_URL=f"http://127.0.0.1:{port}")
         url = await house.location(f"/v/{house.signed(film, None)}")
         assert (url.port, url.name) == (port, str(film.id))
-
-
-@pytest.mark.timeout(180)
-async def test_ffmpeg_plays_a_link_and_seeks_in_it(
-    stage: Stage,
-    start_worker_process: StartProcess,
-    sample_films: list[Path],
-    open_house: StartHouse,
-) -> None:
-    worker = await start_worker_process()
-    post = stage.post(FileContent(sample_films[1]), file_name="Embers.mp4")
-    house = await open_house(WORKER_URL=worker.url)
-    base = str(house.visitor.make_url("/")).rstrip("/")
-    url = f"{base}/v/{house.signed(post, 600)}"
-    report = await ffmpeg("-v", "info", "-xerror", "-i", url, "-f", "null", "-")
-    assert float(re.findall(r"time=00:00:([0-9.]+)", report)[-1]) == pytest.approx(8, abs=0.3)
-    seek = ("-xerror", "-ss", "6", "-i", url, "-frames:v", "10", "-f", "md5", "-")
-    assert "rror" not in await ffmpeg("-v", "error", *seek)
-    playlist = url.replace("/v/", "/m3u/")
-    assert (await house.go(URL(playlist).path)).status == 200
 
 
 # -- Ends --------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Blog:
     gallery_url: str = ""
     url: str = ""
     html: str = PAGE
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def open_gallery(self, **settings: str) -> str:
         """Another gallery for the same channel; its address."""
@@ -82,7 +83,7 @@ class Blog:
         """The gallery and the page about it."""
 
         async def show(_request: web.Request) -> web.Response:
-            return web.Response(text=self.page(), content_type="text/html")
+            return web.Response(text=self.page(), content_type="text/html", headers=self.headers)
 
         app = web.Application()
         app.router.add_get("/", show)
@@ -284,6 +285,34 @@ async def test_only_the_sites_that_are_named_may_frame_the_player(
         await tab.evaluate(ADD_FRAMES % json.dumps(players))
         shown = [await frame.evaluate(HAS_FILM) for frame in await tab.frames()]
     assert dict(zip(wanted, shown, strict=True)) == wanted
+
+
+# -- A page that is cross-origin isolated ----------------------------------------------------------
+
+ISOLATED = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+}
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+async def test_an_isolated_page_shows_film_picture_and_player(
+    blog: Blog, browser: str, tmp_path: Path
+) -> None:
+    """Only a secure context can be isolated: this machine's own names count as one."""
+    gallery, film = blog.gallery_url.replace("films.lan", "127.0.0.1"), blog.share("film")
+    blog.headers = ISOLATED
+    blog.html = f"""<!DOCTYPE html><title>Isolated</title>
+      <video src="{gallery}/v/{film}" muted autoplay width="320"></video>
+      <img src="{gallery}/v/{film}/poster" alt="">
+      <iframe src="{gallery}/embed/{film}?autoplay=1&amp;muted=1" allow="autoplay"></iframe>"""
+    async with open_tab(browser, tmp_path / "profile") as tab:
+        await tab.goto(blog.url.replace("blog.lan", "localhost"))
+        assert await tab.evaluate("crossOriginIsolated")
+        await tab.evaluate(PLAYS % 0)
+        await tab.evaluate(PICTURE_IS_THERE)
+        (frame,) = await tab.frames()
+        await frame.evaluate(PLAYS % 0)
 
 
 # -- Out of sight ----------------------------------------------------------------------------------

@@ -137,6 +137,14 @@ async def show_sharing(page: Page) -> None:
     await page.locator(".share-entry").first.wait_for()
 
 
+async def show_watch_page(page: Page) -> None:
+    await page.goto(
+        await page.get_by_label("Link", exact=True).first.input_value() + f"?t={POSITION_S}"
+    )
+    film = "document.querySelector('video')"
+    await page.wait_for_function(f"() => {film}.readyState > 1 && !{film}.seeking")
+
+
 async def nothing(_page: Page) -> None:
     """The film as it is."""
 
@@ -147,12 +155,14 @@ VIEWER: dict[str, Callable[[Page], Awaitable[None]]] = {
     "menu": show_menu,
     "keys": show_keys,
     "share": show_sharing,
+    "watch": show_watch_page,
 }
 
 
 async def take(page: Page, name: str) -> None:
     # Pictures fade in; a screenshot waits until nothing moves any more.
-    await page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
+    moving = "document.getAnimations().map((each) => each.finished)"
+    await page.evaluate(f"Promise.allSettled({moving}).then(() => null)")
     path = IMAGES / f"{name}.jpg"
     for quality in range(QUALITY, 40, -8):
         picture = await page.screenshot(type="jpeg", quality=quality)
