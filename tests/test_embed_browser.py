@@ -1,9 +1,10 @@
-"""Shared films on pages of other sites, in real browsers: bare elements, frames, scripts.
+"""Our player in a frame of another site, and the page for people, in Chromium.
 
-Goal: a link pasted into somebody's page plays there over the ends of its tokens, from any place of
-the film, and the player in a frame mends itself and obeys the keyboard. Method: a site on another
+Goal: the player plays over the ends of its tokens, mends itself, obeys the keyboard and fits every
+screen; the page around it does not get in its way, nor it in the page's. Method: a site on another
 origin holds the link; tokens live for seconds; each jump goes to where nothing was fetched yet, so
-that the browser has to ask the address it knows, whose token has ended.
+that the browser has to ask the address it knows, whose token has ended. What other pages do with
+bare links has test_third_party_page.py, for both browsers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from chromium import no_errors, open_chromium
 from conftest import JWT_SECRET, Stage, StartClient
-from firefox import open_firefox
 from playwright.async_api import Page, Request, expect
 
 import backend
@@ -173,36 +173,6 @@ def statuses_of(page: Page, path: str) -> list[int]:
 
 
 # -- The link itself, in pages that know nothing of us ------------------------------------------
-
-
-async def test_a_bare_element_plays_over_expiries_in_chromium(site: Site, page: Page) -> None:
-    statuses = statuses_of(page, "/stream/")
-    await page.goto(site.page(f'<video src="{site.link()}" muted autoplay></video>'))
-    await site.watch_over_expiries(page)
-    assert statuses.count(307) >= EXPIRIES  # the worker renewed, each time
-    assert set(statuses) <= {206, 307}
-
-
-async def test_a_bare_element_plays_over_expiries_in_firefox(site: Site, tmp_path: Path) -> None:
-    async with open_firefox(tmp_path / "profile") as tab:
-        await tab.goto(site.page(f'<video src="{site.link()}" muted autoplay></video>'))
-        await site.watch_over_expiries(tab)
-
-
-async def test_an_element_with_crossorigin_plays_and_its_picture_may_be_read(
-    site: Site, page: Page
-) -> None:
-    element = f'<video src="{site.link()}" crossorigin muted autoplay></video>'
-    await page.goto(site.page(element))
-    await site.watch_over_expiries(page)
-    pixels = await page.evaluate(
-        """() => {
-          const canvas = document.createElement("canvas").getContext("2d");
-          canvas.drawImage(document.querySelector("video"), 0, 0);
-          return canvas.getImageData(0, 0, 1, 1).data.length;
-        }"""
-    )
-    assert pixels == 4
 
 
 async def test_a_script_elsewhere_reads_a_range_and_an_errors_code(site: Site, page: Page) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,10 +69,17 @@ class Blog:
     posts: dict[str, Post]
     worker_url: str
     start: StartClient
+    log: pytest.LogCaptureFixture
     gallery_url: str = ""
     url: str = ""
     html: str = PAGE
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def renewals(self) -> int:
+        """How often the worker has sent a browser on to a fresh token."""
+        lines = (record.getMessage() for record in self.log.records)
+        return sum(bool(re.search(r"GET /stream/\S+ 307 ", line)) for line in lines)
 
     async def open_gallery(self, **settings: str) -> str:
         """Another gallery for the same channel; its address."""
@@ -114,8 +123,10 @@ async def blog(
     start_worker: Callable[..., Awaitable[TestClient[Any, Any]]],
     aiohttp_client: StartClient,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> Blog:
+    caplog.set_level(logging.INFO, "rangegram.worker")
     # On a busy machine even a worker that is awake may take a second to say a name.
     monkeypatch.setattr(visitors, "NAME_PATIENCE_S", 30.0)
     for module in (tokens, worker):
@@ -137,7 +148,7 @@ async def blog(
         "picture": stage.post(picture, "image/jpeg", file_name="Harbour.jpg"),
     }
     worker_url = str((await start_worker()).make_url("")).rstrip("/")
-    blog = Blog(stage, film, posts, worker_url, aiohttp_client)
+    blog = Blog(stage, film, posts, worker_url, aiohttp_client, caplog)
     await blog.open()
     return blog
 
@@ -240,13 +251,16 @@ async def frames_play(blog: Blog, tab: Tab) -> None:
 async def all_outlast_their_tokens(blog: Blog, tab: Tab) -> None:
     """Each jumps to where nothing was fetched yet, by an address whose token has ended."""
     await asyncio.sleep(TOKEN_LIFETIME_S + 1)
+    renewals = blog.renewals
+    elements = ("bare", "with-crossorigin", "with-source", "preload-none", "song")
     frames = (await tab.frames())[: len(FRAMES)]
     at = blog.film.duration_s / 2
-    for name in ("bare", "with-crossorigin", "with-source", "preload-none", "song"):
+    for name in elements:
         await tab.evaluate(f"playsFrom('{name}', {at})")
     for frame in frames:
         await frame.evaluate(f"document.querySelector('video').currentTime = {at}")
         await frame.evaluate(PLAYS % at)
+    assert blog.renewals - renewals >= len(elements) + len(frames)
 
 
 # -- Which pages may show the player ---------------------------------------------------------------
