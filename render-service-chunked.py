@@ -319,8 +319,10 @@ class _EnvironmentReader:
     def origins(self) -> tuple[str, ...]:
         text = self.environ.get("ALLOWED_ORIGINS", "").strip() or "*"
         origins = tuple(origin.strip().rstrip("/") for origin in text.split(","))
-        if not all(re.fullmatch(r"\*|https?://[^/\s]+", origin) for origin in origins):
-            self.problems.append("ALLOWED_ORIGINS: must be * or https://… origins without a path")
+        if not all(re.fullmatch(r"\*|null|https?://[^/\s]+", origin) for origin in origins):
+            self.problems.append(
+                "ALLOWED_ORIGINS: must be *, null, or https://… origins without a path"
+            )
         return origins
 
     def data_centre(self) -> DataCentre:
@@ -1498,6 +1500,9 @@ _EXPOSED_HEADERS = (
 )
 _REQUEST_HEADERS = "Authorization, If-Match, If-Modified-Since, If-None-Match, If-Range, Range"
 _ACTIVE_TYPE = re.compile("html|xml|svg")
+_FOLLOWS_NO_REDIRECT = re.compile(r"\bVLC/")
+"""Players that give a film up at a redirect in its middle, as VLC 3 does: for them the worker goes
+where it would have sent them."""
 
 
 class Worker:
@@ -1737,7 +1742,10 @@ class Worker:
         except TokenExpired:
             if "renew" not in request.query:
                 raise
-            return self._renewed(request, subject)
+            fresh = self._renewed_token(request, subject)
+            if not _FOLLOWS_NO_REDIRECT.search(request.headers.get(hdrs.USER_AGENT, "")):
+                return _redirected(request, fresh)
+            grant = verify_token(fresh, self._settings.jwt_secrets, time.time())
         if (grant.subject, grant.scope) != (subject, "file"):
             raise NotAllowed("The token is for another file.")
         return grant
@@ -1751,17 +1759,11 @@ class Worker:
         token = tokens[0] if tokens else _bearer(request)
         return verify_token(token, self._settings.jwt_secrets, time.time())
 
-    def _renewed(self, request: web.Request, subject: str) -> web.Response:
-        # Browsers follow this redirect in mid-film because it stays within the worker's own
-        # origin, hence the path without a host.
+    def _renewed_token(self, request: web.Request, subject: str) -> str:
         grants = request.query.getall("renew")
         if len(grants) > 1:
             raise TokenInvalid("There must be one renewal grant.")
-        fresh = renewed_token(grants[0], subject, self._settings.jwt_secrets, time.time())
-        query = urlencode({**request.query, "token": fresh})
-        location = f"{request.rel_url.raw_path}?{query}"
-        headers = {hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"}
-        return web.Response(status=307, headers=headers)
+        return renewed_token(grants[0], subject, self._settings.jwt_secrets, time.time())
 
     # -- answering ---------------------------------------------------------------------------
 
@@ -2008,6 +2010,18 @@ def _bearer(request: web.Request) -> str:
     if scheme.lower() != "bearer":
         raise TokenMissing("A token is needed: ?token=… or Authorization: Bearer.")
     return credentials.strip()
+
+
+def _redirected(request: web.Request, token: str) -> web.Response:
+    """To the same file with a fresh token.
+
+    Browsers follow this in mid-film because it stays within the worker's own origin, hence the
+    path without a host.
+    """
+    query = urlencode({**request.query, "token": token})
+    location = f"{request.rel_url.raw_path}?{query}"
+    headers = {hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"}
+    return web.Response(status=307, headers=headers)
 
 
 def _post_ids(request: web.Request) -> tuple[int, int]:

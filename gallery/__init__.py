@@ -2,13 +2,14 @@
 
 settings, errors, tokens, files,
 search, logs                         values and decisions, without I/O
-shares                               links that open one file
+shares, presentation                 links that open one file, and how that is shown to others
 kept, share_store, sessions          which links and sessions were ended, in SQLite
 sign_in_links, answered              what was used up: sign-in links, updates; in SQLite
 database, index                      what is known of the channels, in SQLite
 answers, worker_client, catalogue    what is in the channels; knows nothing of the visitor
 bot_api, messages, polling, updates  what Telegram tells us itself
 pages, sign_in, health               what everybody may ask for
+snippets, oembed, previews           how other sites show a shared file
 visitors, share_api                  what the holder of a link may have; making and ending links
 http_file, small_files               the bytes of small files
 api                                  what the owner asks for

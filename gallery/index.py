@@ -87,6 +87,8 @@ SCHEMA: Final = (
     )""",
 )
 
+_FIND: Final = f"SELECT {', '.join(_FACTS)} FROM files WHERE chat_id = ? AND message_id = ?"  # noqa: S608 - made of our own column names
+
 # A file_id stays while the file is the same; a listing does not name it, but tells its size.
 _PUT: Final = f"""
 INSERT INTO files ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
@@ -239,11 +241,18 @@ class Index:
         return await self._database.run(lambda connection: _page(connection, query, position))
 
     async def find(self, chat_id: int, message_id: int) -> MediaFile | None:
-        found = await self._fetch(
-            f"SELECT {', '.join(_FACTS)} FROM files WHERE chat_id = ? AND message_id = ?",  # noqa: S608
-            (chat_id, message_id),
-        )
+        found = await self._fetch(_FIND, (chat_id, message_id))
         return _media_file(found[0]) if found else None
+
+    async def find_all(self, posts: Iterable[tuple[int, int]]) -> dict[tuple[int, int], MediaFile]:
+        """Those of these posts' files that are known."""
+
+        def select(connection: sqlite3.Connection) -> list[MediaFile]:
+            rows = (connection.execute(_FIND, post).fetchone() for post in posts)
+            return [_media_file(row) for row in rows if row is not None]
+
+        found = await self._database.run(select)
+        return {(file.chat_id, file.message_id): file for file in found}
 
     async def bot_file(self, chat_id: int, message_id: int) -> BotFile | None:
         """What the Bot API calls the file of this post, if it ever said."""

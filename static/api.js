@@ -30,9 +30,11 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {string} id
  * @property {number} chat_id
  * @property {number} message_id
- * @property {string} url
+ * @property {string} url the file itself, for players and pages
+ * @property {string} watch_url a page for people
  * @property {string} m3u_url
- * @property {string} embed_code
+ * @property {string} media_code HTML with the file in the element that shows it
+ * @property {string} embed_code HTML with the player in a frame
  * @property {number | null} expires_at in Unix seconds, null for never
  * @property {boolean} [revoked]
  */

@@ -1,4 +1,5 @@
-// The player in a frame: keys, and a film that goes on by itself when its address has run out.
+// The player of a share link, in a frame and on the page for people: keys, and a film that goes on by
+// itself when its address has run out. `?t=90&autoplay=1&muted=1&loop=1` says how it begins.
 
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
 
@@ -13,6 +14,7 @@ const POINTED_AT_MS = 3_000;
 const SKIP_S = 5;
 const LONG_SKIP_S = 10;
 const VOLUME_STEP = 0.1;
+const SCROLL_KEYS = [" ", "ArrowUp", "ArrowDown", "Home"];
 
 const NOT_PLAYABLE = "This browser cannot play this kind of film.";
 const UNREACHABLE = "The film cannot be reached.";
@@ -25,6 +27,9 @@ const problemText = /** @type {HTMLElement} */ (document.getElementById("problem
 const retry = /** @type {HTMLElement} */ (document.getElementById("retry"));
 const share = location.pathname.split("/").pop();
 const options = new URLSearchParams(location.search);
+
+film.muted = options.get("muted") === "1"; // without sound a frame may begin by itself
+film.loop = options.get("loop") === "1";
 
 /** Where the film was and whether it ran, as the person wants it, not as a broken element says. */
 const wanted = {
@@ -235,11 +240,27 @@ const KEYS = {
   f: toggleFullScreen,
 };
 
+/**
+ * Whether a key is for the film. A button keeps its own, and so does a page that is longer than its
+ * window, as long as the person is not at the film: those keys move the page.
+ * @param {KeyboardEvent} event
+ */
+function isForFilm(event) {
+  const target = /** @type {Element} */ (event.target);
+  const isMovingPage = SCROLL_KEYS.includes(event.key) && !stage.contains(target) && canScroll();
+  const isWithOther = event.ctrlKey || event.altKey || event.metaKey;
+  return !isWithOther && !target.closest("a, button") && !isMovingPage;
+}
+
+function canScroll() {
+  const { scrollHeight, clientHeight } = document.documentElement;
+  return scrollHeight > clientHeight;
+}
+
 /** @param {KeyboardEvent} event */
 function onKey(event) {
   const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  const isOurs = !(event.ctrlKey || event.altKey || event.metaKey) && event.target !== retry;
-  if (action && isOurs) {
+  if (action && isForFilm(event)) {
     // Before the element sees it, whose own controls know some of these keys too.
     event.preventDefault();
     event.stopPropagation();
