@@ -55,7 +55,13 @@ class Updates:
         self._channels = frozenset(channels)
         self._webhook_url = webhook_url
         self._secret = secret
+        self.webhook_refusal = ""  # what Telegram last said against our webhook
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where Telegram is to call us; None where we ask."""
+        return self._webhook_url
 
     def start(self) -> None:
         """Begin to listen, and to ask for the channels' titles."""
@@ -108,10 +114,12 @@ class Updates:
                 )
             except BotApiError as error:
                 log.warning("setWebhook: %d %s", error.code, error.description)
+                self.webhook_refusal = error.description
                 await wait_politely(error, patience_s)
                 patience_s = min(2 * patience_s, RETRY_MAX_S)
             else:
                 log.info("Telegram tells of new posts by webhook")
+                self.webhook_refusal = ""
                 return
 
     # -- by long polling -------------------------------------------------------------------------

@@ -1,6 +1,10 @@
 // The player in a frame: keys, and a film that goes on by itself when its address has run out.
 
+import { keepAwake } from "./keep-awake.js";
+import { watchLine } from "./line-watch.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
+import { Waking } from "./waking.js";
+import { Failures, workerOf } from "./workers.js";
 
 /** @typedef {import("./trouble.js").Trouble} Trouble */
 
@@ -33,6 +37,11 @@ const wanted = {
 };
 /** When the film's address stops being renewed by the worker, in this machine's milliseconds. */
 let staleAt = Date.now() + Number(film.dataset.lasts) * 1000;
+/** Where the film comes from now. */
+let url = film.src;
+let line = new AbortController();
+const failures = new Failures();
+const waking = new Waking([workerOf(url) ?? ""], showWaking, () => !document.hidden);
 let isRecovering = false;
 let statusTimer = 0;
 let stallTimer = 0;
@@ -59,6 +68,15 @@ function showProblem(text, canPass = false) {
   problem.hidden = text === null;
   problemText.textContent = text;
   retry.hidden = !canPass;
+}
+
+/** @param {import("./waking.js").Progress | null} progress */
+function showWaking(progress) {
+  if (progress && (isRecovering || isStarved())) {
+    showStatus(`Waking the worker… ${progress.seconds} s`);
+  } else {
+    calm();
+  }
 }
 
 /** @param {Partial<typeof wanted>} change */
@@ -97,23 +115,51 @@ async function recover() {
   }
   isRecovering = true;
   clearTimeout(stallTimer);
+  line.abort();
   showProblem(null);
   showStatus("Reconnecting…");
+  if (Date.now() < staleAt) {
+    failures.note(url);
+  }
   for (let attempt = 0; ; attempt += 1) {
     const outcome = await tryOnce(attempt);
     if (outcome === null) {
       break;
     }
+    if (outcome.trouble && failures.note(url)) {
+      continue; // with another worker, at once
+    }
     if (!outcome.trouble || attempt >= ATTEMPTS_MAX) {
       showProblem(outcome.message, outcome.trouble !== null);
       break;
     }
-    showStatus(describeTrouble(outcome.trouble, navigator.onLine));
-    await pause(delayAfter(attempt, outcome.trouble.retryAfter));
+    await wait(attempt, outcome.trouble);
   }
   isRecovering = false;
   showStatus(null);
   watch();
+}
+
+/**
+ * Before the next attempt of a worker that has failed already.
+ * @param {number} attempt
+ * @param {Trouble} trouble
+ */
+async function wait(attempt, trouble) {
+  const awake = waking.untilAwake(workerOf(url));
+  if (awake) {
+    await awake;
+  } else {
+    showStatus(describeTrouble(trouble, navigator.onLine));
+    await pause(delayAfter(attempt, trouble.retryAfter));
+  }
+}
+
+/** Notice when the film's worker is gone, if there are others, before what is held runs out. */
+function follow() {
+  line.abort();
+  line = new AbortController();
+  watchLine(film, url, () => void recover(), line.signal);
 }
 
 /**
@@ -123,18 +169,24 @@ async function recover() {
  */
 async function tryOnce(attempt) {
   try {
-    const signed = await fetch(`/api/share/${share}/url?attempt=${attempt}`);
+    const signed = await fetch(`/api/share/${share}/url?${failures.query(attempt)}`);
     if (!signed.ok) {
       return await refusal(signed);
     }
-    const { url, lasts_s: lasts } = await signed.json();
-    const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store" });
+    const { url: fresh, lasts_s: lasts } = await signed.json();
+    url = fresh;
+    const signal = AbortSignal.timeout(LOAD_PATIENCE_MS);
+    const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store", signal });
     if (!byte.ok) {
       return await refusal(byte);
     }
     await byte.body?.cancel();
     staleAt = Date.now() + lasts * 1000;
-    return (await load(url)) ? null : { message: NOT_PLAYABLE, trouble: null };
+    if (!(await load(url))) {
+      return { message: NOT_PLAYABLE, trouble: null };
+    }
+    follow();
+    return null;
   } catch {
     return { message: UNREACHABLE, trouble: { code: "offline", status: 0, retryAfter: 0 } };
   }
@@ -268,6 +320,10 @@ stage.addEventListener("pointermove", pointAt);
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });
 
+waking.start();
+document.addEventListener("visibilitychange", () => !document.hidden && waking.start());
+keepAwake(() => (film.paused || film.ended ? null : workerOf(url)), new AbortController().signal);
+follow();
 if (film.error) {
   void recover();
 } else {

@@ -101,6 +101,10 @@ STREAM = """(async () => {
     },
     freshest: (url) => world.newest ?? url,
     renew: async () => { world.newest = 'fresh'; },
+    fail: (url) => %(others)s && !world.failed.has(url) && Boolean(world.failed.add(url)),
+    hasFailed: (url) => world.failed.has(url),
+    failed: new Set(),
+    news: () => new Promise(() => {}),
     tell: () => {},
     count: () => {},
     patienceMs: %(patience_ms)s,
@@ -118,9 +122,11 @@ STREAM = """(async () => {
 })()"""
 
 
-async def play(call: Call, answers: str, patience_ms: int = 60_000) -> Any:
-    script = STREAM % {"answers": answers, "patience_ms": patience_ms}
-    return await call("lasting-stream.js", script)
+async def play(
+    call: Call, answers: str, patience_ms: int = 60_000, *, others: bool = False
+) -> Any:
+    facts = {"answers": answers, "patience_ms": patience_ms, "others": str(others).lower()}
+    return await call("lasting-stream.js", STREAM % facts)
 
 
 async def test_a_stream_is_renewed_and_resumed_without_a_byte_lost_or_doubled(call: Call) -> None:
@@ -157,6 +163,24 @@ async def test_patience_with_a_worker_that_is_away_ends(call: Call) -> None:
     played = await play(call, "Array(99).fill({status: 503})", patience_ms=500)
     assert played["status"] == 503
     assert len(played["asked"]) > 1
+
+
+@pytest.mark.parametrize("first", ["{status: 0}", "{status: 503}", "{status: 502}"])
+async def test_with_other_workers_the_first_failure_leads_to_the_next(
+    call: Call, first: str
+) -> None:
+    played = await play(call, f"[{first}, {{}}]", others=True)
+    assert played == {
+        "asked": ["old bytes=100-", "fresh bytes=100-"],
+        "status": 206,
+        "length": 900,
+        "isRight": True,
+    }
+    played = await play(call, f"[{{cut: 300}}, {first}, {{}}]", others=True)
+    assert played["asked"] == ["old bytes=100-", "old bytes=400-999", "fresh bytes=400-999"]
+    assert played["isRight"]
+    alone = await play(call, f"[{{cut: 300}}, {first}, {{}}]")
+    assert alone["asked"] == ["old bytes=100-", "old bytes=400-999", "old bytes=400-999"]
 
 
 async def test_delays_grow_and_keep_to_what_the_server_asks(call: Call) -> None:
