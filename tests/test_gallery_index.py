@@ -653,7 +653,10 @@ async def test_a_channel_that_cannot_be_read_is_left_alone_when_nobody_waits_for
     fake.advance(DAY_S)
     worker.problem = None
     assert (await kept.page(Query())).total == 1
-    assert worker.asked[tries:] in ([0], [0, 1])  # the keeper's look may have been shared or its own
+    assert worker.asked[tries:] in (
+        [0],
+        [0, 1],
+    )  # the keeper's look may have been shared or its own
     await kept.close()
 
 

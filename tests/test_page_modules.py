@@ -122,9 +122,7 @@ STREAM = """(async () => {
 })()"""
 
 
-async def play(
-    call: Call, answers: str, patience_ms: int = 60_000, *, others: bool = False
-) -> Any:
+async def play(call: Call, answers: str, patience_ms: int = 60_000, *, others: bool = False) -> Any:
     facts = {"answers": answers, "patience_ms": patience_ms, "others": str(others).lower()}
     return await call("lasting-stream.js", STREAM % facts)
 
