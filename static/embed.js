@@ -1,5 +1,6 @@
 // The player in a frame: keys, and a film that goes on by itself when its address has run out.
 
+import { canChangeOver, changeOver } from "./change-over.js";
 import { keepAwake } from "./keep-awake.js";
 import { watchLine } from "./line-watch.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
@@ -22,7 +23,9 @@ const NOT_PLAYABLE = "This browser cannot play this kind of film.";
 const UNREACHABLE = "The film cannot be reached.";
 
 const stage = /** @type {HTMLElement} */ (document.getElementById("stage"));
-const film = /** @type {HTMLVideoElement} */ (document.getElementById("film"));
+/** The element that plays now; another one takes its place when the film moves. */
+let film = /** @type {HTMLMediaElement} */ (document.getElementById("film"));
+let listening = new AbortController();
 const statusLine = /** @type {HTMLElement} */ (document.getElementById("status"));
 const problem = /** @type {HTMLElement} */ (document.getElementById("problem"));
 const problemText = /** @type {HTMLElement} */ (document.getElementById("problem-text"));
@@ -43,6 +46,7 @@ let line = new AbortController();
 const failures = new Failures();
 const waking = new Waking([workerOf(url) ?? ""], showWaking, () => !document.hidden);
 let isRecovering = false;
+let isReloading = false;
 let statusTimer = 0;
 let stallTimer = 0;
 let pointTimer = 0;
@@ -81,7 +85,7 @@ function showWaking(progress) {
 
 /** @param {Partial<typeof wanted>} change */
 function want(change) {
-  if (!isRecovering && !film.error) {
+  if (!isReloading && !film.error) {
     Object.assign(wanted, change);
   }
 }
@@ -117,7 +121,9 @@ async function recover() {
   clearTimeout(stallTimer);
   line.abort();
   showProblem(null);
-  showStatus("Reconnecting…");
+  if (film.error || isStarved()) {
+    showStatus("Reconnecting…"); // otherwise it plays on from what it holds
+  }
   if (Date.now() < staleAt) {
     failures.note(url);
   }
@@ -207,6 +213,47 @@ async function refusal(answer) {
  * @returns {Promise<boolean>} whether the browser took it
  */
 async function load(url) {
+  if (film.readyState > 0 && canChangeOver(film) && (await moveTo(url))) {
+    return true;
+  }
+  isReloading = true;
+  const isLoaded = await reload(url);
+  isReloading = false;
+  return isLoaded;
+}
+
+/**
+ * Another element starts at the new address and takes the place of the one that is there.
+ * @param {string} url
+ * @returns {Promise<boolean>} whether that was possible
+ */
+async function moveTo(url) {
+  const { playbackRate: speed, volume, muted } = film;
+  const wish = {
+    speed,
+    volume,
+    muted,
+    get position() {
+      return wanted.position;
+    },
+    get playing() {
+      return wanted.playing;
+    },
+  };
+  const { signal } = new AbortController();
+  const twin = await changeOver(film, url, wish, signal, () => listening.abort());
+  if (twin) {
+    film = twin;
+    listen();
+  }
+  return twin !== null;
+}
+
+/**
+ * @param {string} url
+ * @returns {Promise<boolean>} whether the browser took it
+ */
+async function reload(url) {
   const { position, playing } = wanted;
   const speed = film.playbackRate;
   film.src = url;
@@ -299,23 +346,26 @@ function onKey(event) {
   }
 }
 
-/**
- * @param {string[]} names
- * @param {() => void} action
- */
-function on(names, action) {
-  for (const name of names) {
-    film.addEventListener(name, action);
-  }
+/** Listen to the element that plays now. */
+function listen() {
+  listening = new AbortController();
+  const { signal } = listening;
+  /** @type {(names: string[], action: () => void) => void} */
+  const on = (names, action) => {
+    for (const name of names) {
+      film.addEventListener(name, action, { signal });
+    }
+  };
+  on(["play"], () => want({ playing: true }));
+  on(["pause"], () => want({ playing: false }));
+  on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
+  on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
+  on(["waiting", "stalled", "seeking", "progress"], watch);
+  on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
+  on(["error"], () => void recover());
 }
 
-on(["play"], () => want({ playing: true }));
-on(["pause"], () => want({ playing: false }));
-on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
-on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
-on(["waiting", "stalled", "seeking", "progress"], watch);
-on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
-on(["error"], () => void recover());
+listen();
 stage.addEventListener("pointermove", pointAt);
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });
