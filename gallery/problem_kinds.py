@@ -42,6 +42,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The gallery is open by https and {worker} is http, which browsers do not load.",
         "Give the worker https too, and WORKER_URL an address that begins with https.",
     ),
+    "worker_origin_refused": Kind(
+        "stops",
+        "The worker at {worker} does not let the pages of this gallery read it.",
+        "Add the address of this gallery, as the browser shows it, to the worker's ALLOWED_ORIGINS,"
+        " or leave that empty.",
+    ),
     "worker_secret_differs": Kind(
         "stops",
         "The worker at {worker} refuses what this gallery signs.",

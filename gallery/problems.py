@@ -41,7 +41,8 @@ class WorkerFacts:
     @property
     def is_well(self) -> bool:
         health = self.look.health
-        return health is not None and health.is_able and self.knows_our_signature is not False
+        refuses = self.knows_our_signature is False or self.look.lets_us_read is False
+        return health is not None and health.is_able and not refuses
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Facts:
 
     workers: tuple[WorkerFacts, ...]
     bot: BotFacts
+    channels: tuple[int, ...]
     version: str
     now: float
     forgets: bool = False  # the database is in memory though the machine has a disk
@@ -102,6 +104,8 @@ def _worker_problems(facts: Facts, worker: WorkerFacts) -> Iterator[Problem]:
         yield problem("worker_redirects", target=look.detail or "another page", **words)
     elif look.kind == "foreign":
         yield problem("worker_foreign", reason=look.detail, **words)
+    if look.lets_us_read is False:
+        yield problem("worker_origin_refused", **words)
     if worker.knows_our_signature is False:
         yield problem("worker_secret_differs", **words)
     if look.health is not None:
@@ -143,7 +147,7 @@ def _worker_bot_problems(
     for channel in bot.blind_to:
         standing = facts.bot.standing.get(channel)
         is_told = bot.id == facts.bot.bot_id and standing == "unknown"
-        if standing is not None and not is_told:
+        if channel in facts.channels and not is_told:
             words["about"] = f"{worker.url} {bot.id} {channel}"
             yield problem("worker_bot_blind", channel=channel, **words)
 

@@ -54,16 +54,22 @@ class State:
         self._updates = updates
         self._clock = clock
         self._bot_id = int(settings.bot_token.partition(":")[0])
-        self._gathering: asyncio.Task[Facts] | None = None
+        self._gathering: asyncio.Task[Facts] | None = None  # the latest, done or not
+        self._gatherings: set[asyncio.Task[Facts]] = set()
+        self._origin = ""
         self._good_until = float("-inf")
         self._bot: tuple[BotFacts, float] | None = None
         self._silent: dict[str, tuple[float, float]] = {}  # by worker: since when, last asked when
         self._told: dict[tuple[str, str], Problem] = {}
 
-    async def facts(self) -> Facts:
-        """What is the case now, or was a few seconds ago."""
-        if self._gathering is None or self._is_stale(self._gathering):
-            self._gathering = asyncio.create_task(self._gather(), name="state")
+    async def facts(self, origin: str) -> Facts:
+        """What is the case now, or was a few seconds ago, for a page of this origin."""
+        is_other = origin != self._origin
+        if self._gathering is None or is_other or self._is_stale(self._gathering):
+            self._origin = origin
+            self._gathering = asyncio.create_task(self._gather(origin), name="state")
+            self._gatherings.add(self._gathering)
+            self._gathering.add_done_callback(self._gatherings.discard)
         return await asyncio.shield(self._gathering)
 
     def tell(self, problems: list[Problem]) -> None:
@@ -78,29 +84,28 @@ class State:
         self._told = current
 
     async def close(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-            await asyncio.gather(self._gathering, return_exceptions=True)
+        for gathering in self._gatherings:
+            gathering.cancel()
+        await asyncio.gather(*self._gatherings, return_exceptions=True)
 
     def _is_stale(self, gathering: asyncio.Task[Facts]) -> bool:
         return gathering.done() and time.monotonic() >= self._good_until
 
-    async def _gather(self) -> Facts:
+    async def _gather(self, origin: str) -> Facts:
         settings = self._settings
-        urls = dict.fromkeys(settings.worker_urls)
-        bot, workers = await asyncio.gather(
-            self._bot_facts(), asyncio.gather(*map(self._worker_facts, urls))
-        )
+        asked = (self._worker_facts(url, origin) for url in settings.worker_urls)
+        bot, workers = await asyncio.gather(self._bot_facts(), asyncio.gather(*asked))
         is_well = all(worker.is_well for worker in workers)
         self._good_until = time.monotonic() + (GOOD_FOR_S if is_well else BAD_FOR_S)
         forgets = settings.database == MEMORY and not settings.on_render
-        return Facts(tuple(workers), bot, __version__, self._clock(), forgets)
+        version, now = __version__, self._clock()
+        return Facts(tuple(workers), bot, settings.channels, version, now, forgets)
 
     # -- workers ---------------------------------------------------------------------------------
 
-    async def _worker_facts(self, url: str) -> WorkerFacts:
+    async def _worker_facts(self, url: str, origin: str) -> WorkerFacts:
         look, knows_us = await asyncio.gather(
-            self._client.look(url, ASK_TIMEOUT_S),
+            self._client.look(url, ASK_TIMEOUT_S, origin),
             self._client.knows_our_signature(url, ASK_TIMEOUT_S),
         )
         return WorkerFacts(url, look, self._silent_s(url, look), knows_us)
@@ -191,7 +196,8 @@ STATE: Final = web.AppKey("STATE", State)
 async def show_state(request: web.Request) -> web.Response:
     """GET /api/state: the workers, and every problem with what to do about it, the worst first."""
     state = request.app[STATE]
-    facts = await state.facts()
+    scheme = "https" if is_https(request) else "http"
+    facts = await state.facts(f"{scheme}://{request.host}")
     problems = _mixed_content_problems(request) + problems_of(facts)
     state.tell(problems)
     body = {

@@ -89,19 +89,23 @@ class WorkerClient:
                 message = "The worker's listing cannot be understood."
                 raise ApiError(502, "bad_listing", message) from None
 
-    async def look(self, worker_url: str, timeout_s: float) -> Look:
-        """One look at a worker's /health, and a note of what it means for viewers."""
-        look = await self._look(worker_url, timeout_s)
+    async def look(self, worker_url: str, timeout_s: float, origin: str | None = None) -> Look:
+        """One look at a worker's /health, and a note of what it means for viewers.
+
+        With an origin it is asked as a page there would ask it.
+        """
+        look = await self._look(worker_url, timeout_s, origin)
         self._workers.note_look(worker_url, look.health)
         return look
 
-    async def _look(self, worker_url: str, timeout_s: float) -> Look:
+    async def _look(self, worker_url: str, timeout_s: float, origin: str | None) -> Look:
         timeout = ClientTimeout(total=timeout_s)
+        headers = {} if origin is None else {"Origin": origin}
         try:
             async with self._session.get(
-                f"{worker_url}/health", timeout=timeout, allow_redirects=False
+                f"{worker_url}/health", headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                return await _read_look(response)
+                return await _read_look(response, origin)
         except TimeoutError:
             return Look("silent")
         except ClientError as error:
@@ -173,7 +177,7 @@ async def _refusal(response: ClientResponse) -> ApiError:
     return ApiError(502, "worker_failed", f"The worker answered with status {response.status}.")
 
 
-async def _read_look(response: ClientResponse) -> Look:
+async def _read_look(response: ClientResponse, origin: str | None) -> Look:
     date = date_of(response.headers.get("Date"))
     if response.status in REDIRECTS:
         return Look("redirects", detail=_origin(response.headers.get("Location", "")), date=date)
@@ -187,7 +191,9 @@ async def _read_look(response: ClientResponse) -> Look:
         health = Health.from_answer(await read_json(response, HEALTH_BYTES_MAX))
     except MALFORMED:
         return foreign
-    return Look("worker", health, date=date)
+    allowed = response.headers.get("Access-Control-Allow-Origin")
+    lets_us_read = None if origin is None else allowed in ("*", origin)
+    return Look("worker", health, date=date, lets_us_read=lets_us_read)
 
 
 def _origin(location: str) -> str:

@@ -93,6 +93,7 @@ class Look:
     health: Health | None = None
     detail: str = ""  # for people: why it is unreachable, where it leads, what it is
     date: float | None = None  # its Date header, in Unix seconds; a proxy may have written it
+    lets_us_read: bool | None = None  # whether pages of the asked-for origin may (CORS)
 
 
 @dataclass
