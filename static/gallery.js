@@ -350,7 +350,10 @@ function showWaking() {
   const isEmpty = grid.files.length === 0;
   const next = isEmpty ? "The list shows up here by itself." : "A film that you open starts then.";
   const text = describeWaking(progress, next);
+  // Said aloud once: a screen reader need not count the seconds.
+  const isFirst = notice.bar.hidden || notice.box.hidden;
   showNotice("Waking the worker…", text, "", () => {});
+  notice.box.ariaLive = isFirst ? "polite" : "off";
   notice.bar.hidden = false;
   showProgress(notice.bar, progress);
 }
@@ -384,6 +387,7 @@ function showNotice(title, text, label, action) {
   notice.action.textContent = label;
   notice.action.hidden = !label;
   notice.bar.hidden = true;
+  notice.box.ariaLive = "polite";
   noticeAction = action;
   notice.box.classList.toggle("notice-small", grid.files.length > 0);
   notice.box.hidden = false;

@@ -32,8 +32,8 @@ export function progressAfter(milliseconds) {
  */
 export function describeWaking({ seconds, share }, next) {
   return share === null
-    ? `It takes longer than usual: ${seconds} s by now. ${next}`
-    : `A free host lets it sleep when nobody watches. That takes up to a minute, ${seconds} s of it are over. ${next}`;
+    ? `It takes longer than usual: ${seconds}\u00a0s so far. ${next}`
+    : `A free host lets it sleep when nobody watches and needs about a minute to wake it: ${seconds}\u00a0s so far. ${next}`;
 }
 
 export class Waking {

@@ -16,8 +16,12 @@ from pathlib import Path
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 
+# Started by root, nginx would work as a user who may not enter the folders of a test.
+USER = "user root;" if os.geteuid() == 0 else ""
+
 CONFIGURATION = """
 daemon off;
+{user}
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
@@ -62,9 +66,17 @@ async def fronts(groups: Sequence[Sequence[str]], folder: Path) -> AsyncIterator
         )
         for number, (port, group) in enumerate(zip(ports, groups, strict=True))
     )
+    async with running(servers, ports, folder):
+        yield [f"http://127.0.0.1:{port}" for port in ports]
+
+
+@asynccontextmanager
+async def running(servers: str, ports: Sequence[int], folder: Path) -> AsyncIterator[None]:
+    """nginx with these servers, from the moment that it listens on all of these ports."""
+    assert NGINX is not None
     folder.mkdir(parents=True)
     configuration = folder / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(folder=folder, servers=servers))
+    configuration.write_text(CONFIGURATION.format(folder=folder, user=USER, servers=servers))
     process = await asyncio.create_subprocess_exec(
         NGINX,
         *("-p", str(folder), "-c", str(configuration), "-e", str(folder / "error.log")),
@@ -73,7 +85,7 @@ async def fronts(groups: Sequence[Sequence[str]], folder: Path) -> AsyncIterator
     try:
         for port in ports:
             await _listens(port, process, folder / "error.log")
-        yield [f"http://127.0.0.1:{port}" for port in ports]
+        yield
     finally:
         process.terminate()
         await process.wait()
