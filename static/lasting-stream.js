@@ -9,7 +9,9 @@ import { hasOthers } from "./workers.js";
 
 const PATIENCE_MS = 60_000; // after that the page hears of it, and goes on trying in its own way
 const SILENCE_MS = 25_000; // a connection that says nothing for so long is taken for dead
-const SILENCE_WITH_OTHERS_MS = 6_000; // and sooner while there are workers that were not tried
+// Sooner while there are workers that were not tried: in the middle of a body, and before it begins.
+const SILENCE_WITH_OTHERS_MS = 4_000;
+const FIRST_SILENCE_WITH_OTHERS_MS = 8_000;
 const RENEWALS_MAX = 3; // in a row: whoever is refused with three fresh tokens is not welcome
 
 /** @typedef {import("./ranges.js").Extent} Extent */
@@ -149,7 +151,7 @@ class LastingStream {
     if (!this.#reader) {
       return null;
     }
-    const silence = new Timer(this.#silenceMs(this.#used));
+    const silence = new Timer(this.#silenceMs(this.#used, SILENCE_WITH_OTHERS_MS));
     try {
       const { done, value } = await Promise.race([this.#reader.read(), silence.rejection]);
       return done ? null : value;
@@ -249,7 +251,7 @@ class LastingStream {
    * @returns {Promise<{answer?: Response, trouble?: Trouble}>}
    */
   async #askOnce(url, range) {
-    const silence = new Timer(this.#silenceMs(url));
+    const silence = new Timer(this.#silenceMs(url, FIRST_SILENCE_WITH_OTHERS_MS));
     const giveUp = new AbortController();
     const signal = AbortSignal.any([this.#closing.signal, giveUp.signal]);
     try {
@@ -273,10 +275,11 @@ class LastingStream {
   /**
    * How long a connection to this URL may say nothing.
    * @param {string} url
+   * @param {number} withOthersMs
    */
-  #silenceMs(url) {
+  #silenceMs(url, withOthersMs) {
     const mayGo = hasOthers(url) && !this.#world.hasFailed(url);
-    return this.#world.silenceMs ?? (mayGo ? SILENCE_WITH_OTHERS_MS : SILENCE_MS);
+    return this.#world.silenceMs ?? (mayGo ? withOthersMs : SILENCE_MS);
   }
 
   /**

@@ -23,7 +23,7 @@ from aiohttp.test_utils import TestClient
 from chromium import no_errors, open_chromium
 from conftest import JWT_SECRET, Stage, StartClient, StartProcess, WorkerProcess
 from nginx import free_port, fronts
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 from rough_line import RoughLine
 from yarl import URL
 
@@ -32,9 +32,10 @@ from gallery import workers as workers_module
 from gallery.settings import Settings
 from gallery.shares import new_share, write_share
 from gallery.workers import Workers
-from telegram_simulator.content import SyntheticContent
+from telegram_simulator.content import BytesContent, SyntheticContent
 from telegram_simulator.looped_film import LoopedFilm
-from telegram_simulator.world import Post
+from telegram_simulator.sample_films import make_sample_pictures
+from telegram_simulator.world import PhotoSize, Post
 
 pytestmark = pytest.mark.timeout(180)
 WORKERS = 3
@@ -297,6 +298,23 @@ async def test_a_film_plays_on_when_its_worker_is_killed(
         print(f"{door}: lost {lost_s:.2f} s")  # shown by `pytest -rP`
         assert lost_s <= LOST_MAX_S
         assert await page.evaluate("!document.querySelector('video:not(.is-waiting)').paused")
+
+
+async def test_pictures_come_from_the_next_worker_when_theirs_is_gone(
+    open_fleet: OpenFleet, stage: Stage, tmp_path: Path
+) -> None:
+    picture = BytesContent(make_sample_pictures(tmp_path / "pictures")[0].read_bytes())
+    small = PhotoSize("m", 320, 180, picture)
+    post = stage.post(picture, "image/jpeg", file_name="Sea.jpg", thumbnails=(small,))
+    async with open_fleet() as fleet, open_chromium(service_workers="block") as page:
+        async with fleet.gallery.get("/api/files") as response:
+            assert (await response.json())["total"] == 1
+        await fleet.members[fleet.order(post)[0]].kill()
+        with no_errors(page):
+            await page.goto(str(fleet.gallery.make_url("/")))
+            await expect(page.locator(".card-thumbnail.is-loaded")).to_have_count(1)
+            await page.locator(".card-link").click()
+            await expect(page.locator("#viewer-stage img")).to_be_visible()
 
 
 READ_THROUGH_KILL = """async ([file, killAt]) => {
