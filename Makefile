@@ -62,6 +62,7 @@ audit: venv  ## known vulnerabilities of all that is locked, licences of all tha
 # The worker is measured in an environment of its own: the tests' has packages that cost it memory.
 bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; results in benchmarks/results
 	$(VENV)/bin/python benchmarks/gallery_index.py
+	$(VENV)/bin/python benchmarks/gallery_doors.py
 	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
 
 soak: venv $(VENV)-worker/.installed  ## 200 viewers for ten minutes, then 11,000 strangers; MINUTES=2

@@ -84,8 +84,11 @@ STATIC_HEADERS: Final = {
 
 async def gallery_page(request: web.Request) -> web.Response:
     """GET /"""
-    has_password = request.app[SETTINGS].gallery_password is not None
-    values = {"sign_out": "" if has_password else "hidden"}
+    settings = request.app[SETTINGS]
+    values = {
+        "sign_out": "hidden" if settings.gallery_password is None else "",
+        "workers": " ".join(settings.worker_urls),  # which the page wakes at once
+    }
     return request.app[PAGES].response("gallery.html", "Rangegram", values)
 
 

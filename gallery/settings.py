@@ -62,7 +62,7 @@ class Settings:
             bot_token=env.bot_token("BOT_TOKEN"),
             jwt_secrets=env.secrets("JWT_SECRET"),
             worker_urls=tuple(
-                env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL")
+                dict.fromkeys(env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL"))
             ),
             channels=tuple(env.integer("CHANNELS", chat) for chat in env.required_list("CHANNELS")),
             gallery_password=password,

@@ -27,7 +27,7 @@ from aiohttp import web
 from gallery import tokens
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import EDGE_MAX_PX, MediaFile, stream_url, thumbnail_url, worker_for
+from gallery.files import EDGE_MAX_PX, MediaFile, stream_url, thumbnail_url
 from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
 from gallery.presentation import description_of, facts_of, media_type_of, shown_size, title_of
@@ -36,6 +36,7 @@ from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
 from gallery.shares import Links, Share, read_share
 from gallery.sign_in import is_https
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -80,7 +81,7 @@ def for_visitors(handler: Handler) -> Handler:
 async def play_share(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v/{share}[?download=1]: 307 to the file at the worker, signed afresh."""
     share = await _share_of(request)
-    url = _sign(request, share, await _file_of(request, share)).url
+    url = (await _sign(request, share, await _file_of(request, share))).url
     download = "&download=1" if request.query.get("download") == "1" else ""
     discovery = f'<{oembed_link(_links(request))}>; rel="alternate"; type="application/json+oembed"'
     return web.Response(status=307, headers={"Location": url + download, "Link": discovery})
@@ -91,19 +92,20 @@ async def show_poster(request: web.Request) -> web.StreamResponse:
     """GET /v/{share}/poster: 307 to the file's thumbnail at the worker."""
     share = await _share_of(request)
     file = await _file_of(request, share)
+    worker_url = await request.app[WORKER_CHOICE].pick(file)
     settings, now = request.app[SETTINGS], time.time()
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
     token = tokens.visitor_token(*ids, now, _end(share, now, tokens.TOKEN_LIFETIME_S))
-    url = thumbnail_url(worker_for(settings.worker_urls, file), file, token)
+    url = thumbnail_url(worker_url, file, token)
     return web.Response(status=307, headers={"Location": url})
 
 
 @for_visitors
 async def share_url(request: web.Request) -> web.StreamResponse:
-    """GET /api/share/{share}/url?attempt=: the worker's URL as JSON, for the player page."""
+    """GET /api/share/{share}/url?avoid=&attempt=: a worker's URL as JSON, for the player page."""
     share = await _share_of(request)
     file = await _file_of(request, share)
-    signed = _sign(request, share, file)
+    signed = await _sign(request, share, file, is_ours=True)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
     return web.json_response({**asdict(signed), **facts})
 
@@ -112,20 +114,22 @@ async def share_url(request: web.Request) -> web.StreamResponse:
 async def embed_page(request: web.Request) -> web.StreamResponse:
     """GET /embed/{share}: the player and nothing else."""
     share = await _share_of(request)
-    return _player_page(request, share, await _file_of(request, share), "embed")
+    return await _player_page(request, share, await _file_of(request, share), "embed")
 
 
 @for_visitors
 async def watch_page(request: web.Request) -> web.StreamResponse:
     """GET /watch/{share}: the page that people send to each other."""
     share = await _share_of(request)
-    return _player_page(request, share, await _file_of(request, share), "watch")
+    return await _player_page(request, share, await _file_of(request, share), "watch")
 
 
-def _player_page(request: web.Request, share: Share, file: MediaFile, place: str) -> web.Response:
+async def _player_page(
+    request: web.Request, share: Share, file: MediaFile, place: str
+) -> web.Response:
     links = _links(request)
     width, height = shown_size(file)
-    signed = _sign(request, share, file)
+    signed = await _sign(request, share, file, is_ours=True)
     has_player = file.kind in ("video", "audio")
     values = {
         "place": place,
@@ -307,18 +311,21 @@ class _Signed:
     lasts_s: int
 
 
-def _sign(request: web.Request, share: Share, file: MediaFile) -> _Signed:
+async def _sign(
+    request: web.Request, share: Share, file: MediaFile, *, is_ours: bool = False
+) -> _Signed:
+    """A URL of a worker that is well; `is_ours` if it is for the player page."""
+    choice = request.app[WORKER_CHOICE]
+    worker_url = await choice.pick(file, Failures.from_query(request))
     settings, now = request.app[SETTINGS], time.time()
-    attempt = request.query.get("attempt", "0")
-    worker_url = worker_for(
-        settings.worker_urls, file, int(attempt[:6]) if attempt.isdecimal() else 0
-    )
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
     grant = tokens.renewal_grant(*ids, renewed_until)
     url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at))
-    return _Signed(f"{url}&renew={grant}", expires_at, renewed_until - int(now))
+    url = f"{url}&renew={grant}"
+    url = for_our_page(url, choice) if is_ours else url
+    return _Signed(url, expires_at, renewed_until - int(now))
 
 
 def _end(share: Share, now: float, lifetime_s: int) -> int:

@@ -27,6 +27,23 @@ export function clone(id) {
   );
 }
 
+/** The addresses of the workers, as the gallery's server has them. */
+export function workersOfPage() {
+  return (element("page", HTMLElement).dataset.workers ?? "").split(" ").filter(Boolean);
+}
+
+/**
+ * @param {HTMLProgressElement} bar
+ * @param {{share: number | null}} progress null: nobody knows how long it will be
+ */
+export function showProgress(bar, { share }) {
+  if (share === null) {
+    bar.removeAttribute("value");
+  } else {
+    bar.value = share;
+  }
+}
+
 const SAID_MS = 1800;
 
 /**
