@@ -7,8 +7,8 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check format lock audit bench soak screenshots lighthouse venv browsers \
-  servers clean
+.PHONY: help demo test fuzz check format lock audit bench soak players screenshots lighthouse venv \
+  browsers programs servers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -17,7 +17,7 @@ demo: venv  ## the whole house on this machine, no account needed; MEDIA=~/Video
 	@exec $(VENV)/bin/python demo.py --media "$(MEDIA)" $(if $(PORT),--port $(PORT)) $(if $(RTT),--rtt $(RTT)) $(if $(RATE),--rate $(RATE))
 
 # Two at a time, each file as a whole: most tests wait for one thing or another.
-test: venv browsers servers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
+test: venv browsers programs servers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 SECONDS := 600
@@ -62,6 +62,7 @@ audit: venv  ## known vulnerabilities of all that is locked, licences of all tha
 # The worker is measured in an environment of its own: the tests' has packages that cost it memory.
 bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; results in benchmarks/results
 	$(VENV)/bin/python benchmarks/gallery_index.py
+	$(VENV)/bin/python benchmarks/gallery_doors.py
 	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
 
 soak: venv $(VENV)-worker/.installed  ## 200 viewers for ten minutes, then 11,000 strangers; MINUTES=2
@@ -81,32 +82,42 @@ lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
 	  --chrome-flags="--headless=new --no-sandbox" --output=html --output-path=.demo/lighthouse.html \
 	  --only-categories=performance,accessibility,best-practices
 
+players: venv programs  ## play and fetch by share links with everything; results in docs/players.md
+	@$(call need,mpv:mpv ffmpeg:ffmpeg,--no-install-recommends)
+	$(VENV)/bin/python tools/players.py
+
 # The browser tests drive the system's own browsers; Playwright's private builds are not needed.
 browsers:
-	@$(call need,chromium firefox-esr)
+	@$(call need,chromium:chromium firefox-esr:firefox-esr)
+
+# What people play and fetch films with: 15 MB to download, 47 MB on the disk.
+programs:
+	@$(call need,cvlc:vlc-bin+vlc-plugin-base aria2c:aria2 wget:wget curl:curl,--no-install-recommends)
 
 # What deploy/ is written for. Where systemd runs, Debian starts a web server when it is installed;
 # that is for the owner of the machine to decide.
 servers:
-	@if [ -d /run/systemd/system ]; then $(call find_missing,nginx caddy); else missing=""; fi; \
+	@if [ -d /run/systemd/system ]; then $(call find_missing,nginx:nginx caddy:caddy); else missing=""; fi; \
 	if [ -n "$$missing" ]; then \
-	  echo "test: missing:$$missing (Debian: sudo apt install$$missing; that also starts them:" \
+	  echo "make: missing:$$missing (Debian: sudo apt install$$missing; that also starts them:" \
 	    "sudo systemctl disable --now$$missing)" >&2; exit 1; \
-	fi; \
-	$(call need,nginx caddy); $(call need,systemd-analyze=systemd)
+	fi
+	@$(call need,nginx:nginx caddy:caddy systemd-analyze:systemd)
 
-# Which commands are not there; those that are named otherwise than their package have =package.
+# $(call need,program:package+package …,flags of apt) installs what is missing, or says what is.
 # Debian keeps servers where only root looks for commands.
 find_missing = missing=""; for each in $(1); do \
-	  PATH="$$PATH:/usr/sbin" command -v "$${each%=*}" >/dev/null || missing="$$missing $${each\#*=}"; \
+	  PATH="$$PATH:/usr/sbin" command -v "$${each%%:*}" >/dev/null || \
+	    missing="$$missing $$(echo "$${each\#*:}" | tr + ' ')"; \
 	done
 need = $(call find_missing,$(1)); \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing$$missing ..."; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	    apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) $$missing >/dev/null; \
 	  else \
-	    echo "test: missing:$$missing (Debian: sudo apt install$$missing)" >&2; exit 1; \
+	    echo "make: missing:$$missing (Debian: sudo apt install$$missing)" >&2; exit 1; \
 	  fi; \
 	fi
 

@@ -51,11 +51,14 @@ from gallery.share_tracks import share_track_routes
 from gallery.sign_in import GATE, SignInGate, sign_in, sign_in_page, sign_out
 from gallery.sign_in_links import USED_SIGN_IN_LINKS, UsedSignInLinks
 from gallery.small_files import SMALL_FILES, SmallFiles, send_small_file
+from gallery.state import STATE, State, show_state
 from gallery.tracks import TRACKS, Tracks, list_subtitles, show_subtitles
 from gallery.updates import UPDATES, WEBHOOK_PATH, make_updates, receive_update
 from gallery.visitors import EMBED_POLICY, visitor_routes
 from gallery.whole_files import WholeFiles
-from gallery.worker_client import LISTING_TIMEOUT, WorkerClient
+from gallery.worker_choice import WORKER_CHOICE, WorkerChoice
+from gallery.worker_client import WORKER_CLIENT, WorkerClient
+from gallery.workers import Workers
 
 log = logging.getLogger("backend")
 
@@ -89,6 +92,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/", gallery_page),
         web.get("/api/files", list_files),
         web.get("/api/channels", list_channels),
+        web.get("/api/state", show_state),
         web.get(f"/api/files/{ids}", show_file),
         web.get(f"/api/files/{ids}/url", sign_url),
         web.get(f"/api/files/{ids}/subtitles", list_subtitles),
@@ -109,16 +113,19 @@ def routes() -> list[web.RouteDef]:
 
 
 async def catalogue_lifespan(app: web.Application) -> AsyncIterator[None]:
-    """Start reading the channels at once: the first visitor finds them read and a worker awake."""
+    """The workers, and what they tell of the channels; none is asked before somebody comes."""
     settings = app[SETTINGS]
     index = Index(Database(settings.database, SCHEMA), settings.channels)
     await index.open()
-    async with ClientSession(timeout=LISTING_TIMEOUT, cookie_jar=DummyCookieJar()) as session:
-        worker = WorkerClient(session, settings.worker_urls, settings.jwt_secret)
-        catalogue = app[CATALOGUE] = Catalogue(settings.channels, worker, index)
+    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
+        workers = Workers(settings.worker_urls)
+        client = app[WORKER_CLIENT] = WorkerClient(session, workers, settings.jwt_secret)
+        choice = app[WORKER_CHOICE] = WorkerChoice(workers, client)
+        catalogue = app[CATALOGUE] = Catalogue(settings.channels, client, index)
         catalogue.start()
         yield
         await catalogue.close()
+        await choice.close()
     await index.close()
 
 
@@ -133,12 +140,15 @@ async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
     async with ClientSession(cookie_jar=DummyCookieJar()) as session:
         api = BotApi(session, settings.bot_api_url, settings.bot_token)
         small_files = app[SMALL_FILES] = SmallFiles(api, catalogue.index)
-        app[TRACKS] = Tracks(WholeFiles(session, settings, small_files))
+        whole_files = WholeFiles(session, settings, small_files, app[WORKER_CHOICE])
+        app[TRACKS] = Tracks(whole_files)
         bot = make_bot(settings, api, session, catalogue, app[SHARES], way=lambda: app[UPDATES].way)
         updates = app[UPDATES] = make_updates(settings, api, catalogue.index, bot.hear)
+        state = app[STATE] = State(settings, app[WORKER_CLIENT], api, updates)
         updates.start()
         yield
         await app[TRACKS].close()
+        await state.close()
         await updates.close()
         await bot.close()
 

@@ -142,6 +142,7 @@ TELEGRAM = DataCentre(2, "149.154.167.51", 443)
 """Telegram's own entrance; it says where the other data centres are (help.getConfig)."""
 
 JWT_SECRET_MIN_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits
+SECRET_NAMES = ("API_HASH", "BOT_TOKEN", "JWT_SECRET", "SESSION_STRING")
 JWT_SECRETS_MAX = 2  # the one that signs, and the one before it
 SESSION_FILE_NAME = "rangegram-worker.session"
 MEMORY_BUDGET_MIN_MB = 4
@@ -176,6 +177,10 @@ SETTINGS_HELP = (
     ("IN_FLIGHT_MAX_MB", "4", "the same, at most"),
     ("TELEGRAM_DC", "", "dc_id@host:port of a server other than Telegram's own"),
     ("TELEGRAM_DC_KEY", "", "the path of its RSA public key, PEM"),
+    ("API_HASH_FILE", "", "a file with API_HASH in it; likewise the next three"),
+    ("BOT_TOKEN_FILE", "", "for BOT_TOKEN"),
+    ("JWT_SECRET_FILE", "", "for JWT_SECRET"),
+    ("SESSION_STRING_FILE", "", "for SESSION_STRING"),
 )
 """Name, default and meaning of every setting, for --help; a test compares them with the README."""
 
@@ -204,6 +209,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read and check everything; raises SettingsError with all that is wrong, never a value."""
         reader = _EnvironmentReader(environ)
+        reader.read_secret_files()
         in_flight_min_mb = reader.number("IN_FLIGHT_MIN_MB", 1, 1, IN_FLIGHT_MOST_MB)
         in_flight_max_mb = reader.number(
             "IN_FLIGHT_MAX_MB", max(4, in_flight_min_mb), in_flight_min_mb, IN_FLIGHT_MOST_MB
@@ -218,7 +224,7 @@ class Settings:
             session_strings=reader.session_strings(),
             session_file=reader.session_file(),
             handover_url=reader.handover_url(),
-            host=environ.get("HOST") or "0.0.0.0",
+            host=reader.environ.get("HOST") or "0.0.0.0",
             port=reader.number("PORT", 10000, 0, 65535),
             allowed_origins=reader.origins(),
             memory_budget_mb=reader.number("MEMORY_BUDGET_MB", 64, MEMORY_BUDGET_MIN_MB, 2**20),
@@ -238,6 +244,20 @@ class _EnvironmentReader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.problems: list[str] = []
+
+    def read_secret_files(self) -> None:
+        """Take secrets from files where NAME_FILE names one, as systemd and Docker do it."""
+        found = {}
+        for name in SECRET_NAMES:
+            path = self.environ.get(f"{name}_FILE", "").strip()
+            if path and self.environ.get(name, "").strip():
+                self.problems.append(f"{name}_FILE: is given beside {name}; one will do")
+            elif path:
+                try:
+                    found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+                except (OSError, ValueError):
+                    self.problems.append(f"{name}_FILE: cannot be read")
+        self.environ = {**self.environ, **found} if found else self.environ
 
     def number(self, name: str, default: int | None, least: int, most: int) -> int:
         text = self.environ.get(name, "").strip()
@@ -299,8 +319,10 @@ class _EnvironmentReader:
     def origins(self) -> tuple[str, ...]:
         text = self.environ.get("ALLOWED_ORIGINS", "").strip() or "*"
         origins = tuple(origin.strip().rstrip("/") for origin in text.split(","))
-        if not all(re.fullmatch(r"\*|https?://[^/\s]+", origin) for origin in origins):
-            self.problems.append("ALLOWED_ORIGINS: must be * or https://… origins without a path")
+        if not all(re.fullmatch(r"\*|null|https?://[^/\s]+", origin) for origin in origins):
+            self.problems.append(
+                "ALLOWED_ORIGINS: must be *, null, or https://… origins without a path"
+            )
         return origins
 
     def data_centre(self) -> DataCentre:
@@ -1006,6 +1028,7 @@ INDEX_MAX_BYTES = 8 * MIB  # a film of ten hours has half of it
 MATROSKA_HEAD_BYTES = MIB  # tracks come before the first picture
 TRACKS_MAX = 64
 PLAYLIST_MAX_BYTES = 2 * MIB
+SEGMENT_MIN_S = 0.001
 SEGMENTS_MAX = 20_000  # a film of eleven hours in segments of two seconds
 STORYBOARD_MAX_BYTES = 256 * KIB
 STORYBOARD_FRAMES_MAX = 4096
@@ -1334,7 +1357,7 @@ def parse_media_playlist(text: str, document_id: int, complete_length: int) -> M
             after = segments[-1].byte_range.stop if segments else 0
             segments.append(Segment(duration_s, _byte_range(wanted, after, complete_length)))
             duration_s, wanted = 0.0, ""
-            if segments[-1].duration_s <= 0 or len(segments) > SEGMENTS_MAX:
+            if segments[-1].duration_s < SEGMENT_MIN_S or len(segments) > SEGMENTS_MAX:
                 raise PlaylistRefused("its segments make no sense")
         elif not _HARMLESS_TAGS.fullmatch(line):
             raise PlaylistRefused("it has a tag that is not known here")
@@ -1477,6 +1500,9 @@ _EXPOSED_HEADERS = (
 )
 _REQUEST_HEADERS = "Authorization, If-Match, If-Modified-Since, If-None-Match, If-Range, Range"
 _ACTIVE_TYPE = re.compile("html|xml|svg")
+_FOLLOWS_NO_REDIRECT = re.compile(r"\bVLC/")
+"""Players that give a film up at a redirect in its middle, as VLC 3 does: for them the worker goes
+where it would have sent them."""
 
 
 class Worker:
@@ -1716,7 +1742,10 @@ class Worker:
         except TokenExpired:
             if "renew" not in request.query:
                 raise
-            return self._renewed(request, subject)
+            fresh = self._renewed_token(request, subject)
+            if not _FOLLOWS_NO_REDIRECT.search(request.headers.get(hdrs.USER_AGENT, "")):
+                return _redirected(request, fresh)
+            grant = verify_token(fresh, self._settings.jwt_secrets, time.time())
         if (grant.subject, grant.scope) != (subject, "file"):
             raise NotAllowed("The token is for another file.")
         return grant
@@ -1730,17 +1759,11 @@ class Worker:
         token = tokens[0] if tokens else _bearer(request)
         return verify_token(token, self._settings.jwt_secrets, time.time())
 
-    def _renewed(self, request: web.Request, subject: str) -> web.Response:
-        # Browsers follow this redirect in mid-film because it stays within the worker's own
-        # origin, hence the path without a host.
+    def _renewed_token(self, request: web.Request, subject: str) -> str:
         grants = request.query.getall("renew")
         if len(grants) > 1:
             raise TokenInvalid("There must be one renewal grant.")
-        fresh = renewed_token(grants[0], subject, self._settings.jwt_secrets, time.time())
-        query = urlencode({**request.query, "token": fresh})
-        location = f"{request.rel_url.raw_path}?{query}"
-        headers = {hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"}
-        return web.Response(status=307, headers=headers)
+        return renewed_token(grants[0], subject, self._settings.jwt_secrets, time.time())
 
     # -- answering ---------------------------------------------------------------------------
 
@@ -1987,6 +2010,18 @@ def _bearer(request: web.Request) -> str:
     if scheme.lower() != "bearer":
         raise TokenMissing("A token is needed: ?token=… or Authorization: Bearer.")
     return credentials.strip()
+
+
+def _redirected(request: web.Request, token: str) -> web.Response:
+    """To the same file with a fresh token.
+
+    Browsers follow this in mid-film because it stays within the worker's own origin, hence the
+    path without a host.
+    """
+    query = urlencode({**request.query, "token": token})
+    location = f"{request.rel_url.raw_path}?{query}"
+    headers = {hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"}
+    return web.Response(status=307, headers=headers)
 
 
 def _post_ids(request: web.Request) -> tuple[int, int]:

@@ -8,7 +8,7 @@
     gallery_parsers    ranges, cursors and searches, listings, share links, tokens
     gallery_requests   real HTTP requests to a running gallery
     simulator_frames   the pocket Telegram's framings, envelopes, messages
-    targets            the list of all of them: a new parser (playlists, say) gets its module here
+    targets            the list of all of them: a new parser gets its module here
                        and its line there
     engine             atheris, which looks for inputs that run lines no other input ran
     __main__           `make fuzz`: for as long as you like, with a corpus that is kept

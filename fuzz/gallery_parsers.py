@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from gallery import files, http_file, index, messages, rows, search, shares, tokens, visitors
+from gallery import files, http_file, index, messages, presentation, rows, search, shares, tokens
 from gallery.errors import ApiError
 
 from .source import Source, Target, json_object, json_value
@@ -160,7 +160,7 @@ def _check_file(file: files.MediaFile) -> None:
     assert len(url.path.split("/")) in (4, 5)
     assert url.path.rpartition("/")[2] not in (".", "..")
     assert url.path.isascii()
-    title = visitors.title_of(file)
+    title = presentation.title_of(file)
     assert title.strip()
     assert title.isprintable()
     headers = http_file.file_headers(file, as_download=False)

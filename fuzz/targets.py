@@ -6,6 +6,7 @@ from . import (
     gallery_parsers,
     gallery_requests,
     simulator_frames,
+    worker_films,
     worker_parsers,
     worker_requests,
     worker_wire,
@@ -16,6 +17,7 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for module in (
         worker_parsers,
+        worker_films,
         worker_wire,
         worker_requests,
         gallery_parsers,

@@ -9,14 +9,15 @@ from gallery import tokens
 from gallery.bot_api import BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url, worker_for
+from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url
 from gallery.index import Query
 from gallery.related import album_of
 from gallery.search import ORDERS
-from gallery.settings import SETTINGS, Settings
+from gallery.settings import SETTINGS
 from gallery.small_files import SMALL_FILES, portable_path, small_file_path
 from gallery.tracks import list_tracks, requested_file
 from gallery.visitors import base_url
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ async def list_files(request: web.Request) -> web.Response:
     catalogue = request.app[CATALOGUE]
     page = await catalogue.page(_query(request))
     body = {
-        "files": [_describe(request.app[SETTINGS], file) for file in page.files],
+        "files": [_describe(request, file) for file in page.files],
         "next": page.next,
         "total": page.total,
         "index": await catalogue.state(),
@@ -60,13 +61,18 @@ async def list_channels(request: web.Request) -> web.Response:
 
 
 async def show_file(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}: one element of `files` and what belongs to it."""
+    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files`, and what belongs to it.
+
+    `avoid` names a worker that failed to give the thumbnail.
+    """
     file = await requested_file(request)
+    failures = Failures.from_query(request)
+    worker_url = await request.app[WORKER_CHOICE].pick(file, failures) if failures else None
     index = request.app[CATALOGUE].index
     album = await album_of(index, file)
     place = album.index(file.message_id) if file.message_id in album else 0
     body = {
-        **_describe(request.app[SETTINGS], file),
+        **_describe(request, file, worker_url),
         "album_files": album,
         "previous": album[place - 1] if place else None,
         "next": album[place + 1] if place + 1 < len(album) else None,
@@ -76,16 +82,16 @@ async def show_file(request: web.Request) -> web.Response:
 
 
 async def sign_url(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}/url?attempt=&portable=1: a URL good for an hour.
+    """GET /api/files/{chat_id}/{message_id}/url?avoid=&attempt=&portable=1: good for an hour.
 
     A small file's opens for this browser only, and may be kept by it; a portable one opens in any
-    player. After a failed attempt the worker serves it, whatever its size.
+    player. After a failure a worker serves it, whatever its size: another one than those that
+    `avoid`, repeated, names.
     """
     file = await requested_file(request)
-    attempt = request.query.get("attempt", "0")
-    failures = int(attempt[:6]) if attempt.isdecimal() else 0
-    signed = await _small_file_url(request, file) if failures == 0 else None
-    url, via, expires_at = signed or _worker_url(request, file, failures)
+    failures = Failures.from_query(request)
+    signed = None if failures else await _small_file_url(request, file)
+    url, via, expires_at = signed or await _worker_url(request, file, failures)
     body = {
         "url": url,
         "via": via,
@@ -97,12 +103,17 @@ async def sign_url(request: web.Request) -> web.Response:
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
-def _worker_url(request: web.Request, file: MediaFile, failures: int) -> tuple[str, str, int]:
+async def _worker_url(
+    request: web.Request, file: MediaFile, failures: Failures
+) -> tuple[str, str, int]:
+    choice = request.app[WORKER_CHOICE]
+    worker_url = await choice.pick(file, failures)
     settings, now = request.app[SETTINGS], time.time()
     ids = (settings.jwt_secret, file.chat_id, file.message_id)
-    token = tokens.file_token(*ids, now, file.parts)
-    worker_url = worker_for(settings.worker_urls, file, failures)
-    return stream_url(worker_url, file, token), "worker", int(now) + tokens.TOKEN_LIFETIME_S
+    url = stream_url(worker_url, file, tokens.file_token(*ids, now, file.parts))
+    if request.query.get("portable") != "1":
+        url = for_our_page(url, choice)
+    return url, "worker", int(now) + tokens.TOKEN_LIFETIME_S
 
 
 async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, str, int] | None:
@@ -126,13 +137,17 @@ async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, s
     return small_file_path(file, bot_file), "bot_api", expires_at
 
 
-def _describe(settings: Settings, file: MediaFile) -> dict[str, object]:
+def _describe(
+    request: web.Request, file: MediaFile, worker_url: str | None = None
+) -> dict[str, object]:
+    """A file as the page needs it; its thumbnail is at this worker, or at the one that is known."""
     thumbnail = None
     if file.has_thumbnail:
-        now = time.time()
+        settings, now = request.app[SETTINGS], time.time()
         step = now - now % tokens.THUMBNAIL_TOKEN_STEP_S
         token = tokens.file_token(settings.jwt_secret, file.chat_id, file.message_id, step)
-        thumbnail = thumbnail_url(worker_for(settings.worker_urls, file), file, token)
+        worker_url = worker_url or request.app[WORKER_CHOICE].known(file)
+        thumbnail = thumbnail_url(worker_url, file, token)
     return {
         "chat_id": file.chat_id,
         "channel": file.chat_id,

@@ -5,13 +5,14 @@ reads it is the bot. So no error of the HTTP client gets out of here: their text
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
-from gallery.answers import PIECE_BYTES, read_json
+from gallery.answers import PIECE_BYTES, date_of, read_json, reason_of
 from gallery.files import clean_line
 
 DOWNLOAD_BYTES_MAX: Final = 20 << 20
@@ -44,6 +45,15 @@ class BotApi:
         self._session = session
         self._base_url = base_url
         self._token = token
+        self._heard: tuple[float, float] | None = None  # its Date, and when by our steady clock
+
+    @property
+    def date(self) -> float | None:
+        """The Unix time by its clock, as far as it was heard; which of ours is off it shows."""
+        if self._heard is None:
+            return None
+        date, heard_at = self._heard
+        return date + time.monotonic() - heard_at
 
     async def call(
         self, method: str, *, timeout_s: float = CALL_TIMEOUT_S, **arguments: object
@@ -55,9 +65,11 @@ class BotApi:
             async with self._session.post(
                 url, json=arguments, timeout=timeout, allow_redirects=False
             ) as response:
+                if (date := date_of(response.headers.get("Date"))) is not None:
+                    self._heard = date, time.monotonic()
                 return self._result(response.status, await read_json(response))
         except (ClientError, OSError, TimeoutError, ValueError) as error:
-            raise BotApiError(NO_ANSWER, type(error).__name__) from None
+            raise BotApiError(NO_ANSWER, reason_of(error)) from None
 
     def file_url(self, file_path: str) -> str:
         """Where the bytes of a file are; this holds the token. Raise BotApiError if nowhere."""
@@ -91,7 +103,7 @@ class BotApi:
                     if not left:
                         return
         except (ClientError, OSError, TimeoutError) as error:
-            raise BotApiError(NO_ANSWER, type(error).__name__) from None
+            raise BotApiError(NO_ANSWER, reason_of(error)) from None
         raise BotApiError(NO_ANSWER, "the file ended early")
 
     def _result(self, status: int, body: Any) -> Any:

@@ -11,11 +11,11 @@ from gallery.catalogue import Catalogue
 from gallery.errors import ApiError
 from gallery.files import MediaFile
 from gallery.messages import Message, Place, Told, file_as_if_in, file_in, origin_of
+from gallery.presentation import title_of
 from gallery.settings import Settings
 from gallery.share_store import ShareStore
 from gallery.shares import Links, new_share, read_share, write_share
 from gallery.tokens import read_with_any
-from gallery.visitors import title_of
 
 FIND_PATIENCE_S: Final = 3.0  # an answer must come while the worker that knows more still wakes up
 LOCAL_NOTE: Final = (

@@ -16,8 +16,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gallery.files import MediaFile
+from gallery.presentation import title_of
 from gallery.shares import Links, Share
-from gallery.visitors import title_of
 
 Keyboard = list[list[dict[str, Any]]]
 

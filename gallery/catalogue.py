@@ -4,12 +4,15 @@ Three ways to learn of a post, and each makes up for the others: the first readi
 whole history, which goes on where it stopped after a restart; a look at what is new whenever
 somebody asks for a page; and every few hours a walk through all of it at a gentle pace, which finds
 what was edited or deleted. (Telegram's own news of posts comes by way of `updates`.)
+
+A free host puts a worker to sleep when nobody asks it for anything, and wakes it for whoever does.
+So none of this happens without a visitor: whoever asks for a page or a file.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -28,6 +31,7 @@ REFRESH_PATIENCE_S: Final = 10.0  # how long a request waits for the first look 
 REFRESH_GRACE_S: Final = 0.5  # and for a later one, when there is already something to show
 RETRY_FIRST_S: Final = 5.0  # a channel that could not be read to its end is tried again
 RETRY_MAX_S: Final = 300.0
+PRESENT_S: Final = 300.0  # who asked for something so lately is taken to be still there
 WALK_INTERVAL_S: Final = 6 * 3600.0
 WALK_PAUSE_S: Final = 1.0  # 10,000 posts in two minutes, and viewers do not notice
 WALK_FAILURES_MAX: Final = 5  # in a row; the rest of the walk is then left to the next one
@@ -42,10 +46,20 @@ class ListingSource(Protocol):
 class Catalogue:
     """Answers from the index, and looks at the channels behind the answers' backs."""
 
-    def __init__(self, channels: Iterable[int], source: ListingSource, index: Index) -> None:
+    def __init__(
+        self,
+        channels: Iterable[int],
+        source: ListingSource,
+        index: Index,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.index = index
         self._channels = tuple(dict.fromkeys(channels))
         self._source = source
+        self._clock = clock
+        self._sleep = sleep
+        self._visits = _Visits(clock)
         self._refresh: asyncio.Task[None] | None = None
         self._next_refresh = float("-inf")
         self._keepers: list[asyncio.Task[None]] = []
@@ -53,7 +67,7 @@ class Catalogue:
         self._walked: set[int] = set()  # channels that were read from their beginning since start
 
     def start(self) -> None:
-        """Read what was not read yet, and from then on walk through the channels now and then."""
+        """For visitors: read what was not read yet, then walk through the channels now and then."""
         self._keepers = [
             asyncio.create_task(self._keep(chat_id), name=f"catalogue of {chat_id}")
             for chat_id in self._channels
@@ -70,6 +84,7 @@ class Catalogue:
 
     async def page(self, query: Query) -> Page:
         """One page of files; raise ApiError while there is nothing to show and a reason for it."""
+        self._visits.note()
         await self._keep_up()
         page = await self.index.page(query)
         if not page.total:
@@ -82,6 +97,7 @@ class Catalogue:
         """The file of this post, known or asked for; raise ApiError if there is none."""
         if chat_id not in self._channels or message_id > MESSAGE_ID_MAX:
             raise file_not_found()
+        self._visits.note()
         known = await self.index.find(chat_id, message_id)
         if known is not None:
             return known
@@ -127,7 +143,7 @@ class Catalogue:
     async def _keep_up(self) -> None:
         """Refresh if it is time, and wait for it a while: it goes on behind the request's back."""
         is_idle = self._refresh is None or self._refresh.done()
-        if is_idle and time.monotonic() < self._next_refresh:
+        if is_idle and self._clock() < self._next_refresh:
             return
         has_files = any(state.files for state in await self.index.channels())
         patience_s = REFRESH_GRACE_S if has_files else REFRESH_PATIENCE_S
@@ -143,7 +159,7 @@ class Catalogue:
         """Read all channels side by side; one that fails does not keep the others away."""
         states = await self.index.channels()
         results = await asyncio.gather(*map(self._read_on, states), return_exceptions=True)
-        self._next_refresh = time.monotonic() + REFRESH_INTERVAL_S
+        self._next_refresh = self._clock() + REFRESH_INTERVAL_S
         for state, error in zip(states, results, strict=True):
             self._problems.pop(state.chat_id, None)
             if isinstance(error, ApiError):
@@ -182,18 +198,25 @@ class Catalogue:
     # -- what changed ----------------------------------------------------------------------------
 
     async def _keep(self, chat_id: int) -> None:
-        """See to it that a channel is read to its end, then walk through it for ever."""
+        """See to it that a channel is read to its end, then walk through it for ever.
+
+        A walk without a visitor since the last one would find nothing that anybody waits for.
+        """
         patience_s = RETRY_FIRST_S
         while not await self._is_complete(chat_id):
+            await self._visits.after(self._clock() - PRESENT_S)
             await asyncio.wait({self._refreshing()})
             if not await self._is_complete(chat_id):
-                await asyncio.sleep(patience_s)
+                await self._sleep(patience_s)
                 patience_s = min(2 * patience_s, RETRY_MAX_S)
+        walked_at = float("-inf")
         while True:
+            await self._visits.after(walked_at)
             if chat_id not in self._walked:
                 await self._walk(chat_id)
             self._walked.discard(chat_id)
-            await asyncio.sleep(WALK_INTERVAL_S)
+            walked_at = self._clock()
+            await self._sleep(WALK_INTERVAL_S)
 
     async def _is_complete(self, chat_id: int) -> bool:
         with suppress(ApiError):  # the database has logged it, and may be well the next time
@@ -214,7 +237,7 @@ class Catalogue:
                 failures += 1
                 wait_s = max(WALK_PAUSE_S, error.retry_after_s or 0.0)
                 log.warning("channel %d, walk: %s: %s", chat_id, error.code, error.message)
-            await asyncio.sleep(wait_s)
+            await self._sleep(wait_s)
 
     async def _walk_page(self, chat_id: int, after: int) -> int | None:
         """Look at one page again; on from what we know beyond the end, if anything.
@@ -228,6 +251,25 @@ class Catalogue:
             return following
         known = await self.index.next_known(chat_id, after, asked_at)
         return None if known is None else known - 1
+
+
+class _Visits:
+    """When somebody was here last; who wants to can wait for the next one."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._latest = float("-inf")
+        self._arrival = asyncio.Event()
+
+    def note(self) -> None:
+        self._latest = self._clock()
+        self._arrival.set()
+
+    async def after(self, moment: float) -> None:
+        """Return when there was a visit after this moment, at once if there was one already."""
+        while self._latest <= moment:
+            self._arrival.clear()
+            await self._arrival.wait()
 
 
 CATALOGUE: Final = web.AppKey("CATALOGUE", Catalogue)

@@ -7,7 +7,6 @@ Names, captions and measures are whatever somebody once sent to Telegram, so all
 import math
 import mimetypes
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -156,13 +155,6 @@ for _extension, _mime_type in {
 def guess_type(name: str) -> str:
     """The media type a file name stands for."""
     return MIME_TYPES.guess_type(name)[0] or "application/octet-stream"
-
-
-def worker_for(worker_urls: tuple[str, ...], file: MediaFile, attempt: int = 0) -> str:
-    """The worker that serves this file: always the same one, so that its cache is warm, and the
-    next in line for a player that says an attempt has failed."""
-    start = zlib.crc32(f"{file.chat_id}/{file.message_id}".encode())
-    return worker_urls[(start + attempt) % len(worker_urls)]
 
 
 def stream_url(worker_url: str, file: MediaFile, token: str) -> str:

@@ -23,6 +23,8 @@ from gallery.search import ORDERS, Order, Position, match_expression, read_curso
 FILES_MAX: Final = 100_000  # about 1 KiB each
 PAGE_FILES: Final = 60
 
+_FIND: Final = f"SELECT {', '.join(FACTS)} FROM files WHERE chat_id = ? AND message_id = ?"  # noqa: S608 - made of our own column names
+
 
 @dataclass(frozen=True)
 class Query:
@@ -175,8 +177,18 @@ class Index:
 
     async def find(self, chat_id: int, message_id: int) -> MediaFile | None:
         """The file of this post; of the first part of a split film that film."""
-        where, values = _one(chat_id, message_id)
-        return await self._first(f"WHERE {where}", values)
+        found = await self.fetch(_FIND, (chat_id, message_id))
+        return as_file(found[0]) if found else None
+
+    async def find_all(self, posts: Iterable[tuple[int, int]]) -> dict[tuple[int, int], MediaFile]:
+        """Those of these posts' files that are known."""
+
+        def select(connection: sqlite3.Connection) -> list[MediaFile]:
+            rows = (connection.execute(_FIND, post).fetchone() for post in posts)
+            return [as_file(row) for row in rows if row is not None]
+
+        found = await self._database.run(select)
+        return {(file.chat_id, file.message_id): file for file in found}
 
     async def bot_file(self, chat_id: int, message_id: int) -> BotFile | None:
         """What the Bot API calls the file of this post, if it ever said."""

@@ -12,6 +12,7 @@ from aiohttp import web
 from gallery.errors import ApiError
 from gallery.health import health
 from gallery.pages import PAGES, service_worker, static_file
+from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS, Settings, is_loopback
 from gallery.share_tracks import SHARE_TRACK_HANDLERS
 from gallery.shares import ID_CHARACTERS, SHARE_CHARACTERS
@@ -105,10 +106,12 @@ async def check_visitor(request: web.Request, handler: Any) -> web.StreamRespons
     settings = request.app[SETTINGS]
     if settings.gallery_password is None:
         _refuse_foreign_names(request, settings)
-    elif request.match_info.handler not in OPEN_TO_ALL and not is_signed_in(request):
-        if request.path.startswith("/api/"):
-            raise ApiError(401, "sign_in_required", "Sign in first.")
-        raise web.HTTPSeeOther(f"/sign-in?next={quote(request.path_qs, safe='')}")
+    else:
+        await request.app[ENDED_SESSIONS].keep_up()
+        if request.match_info.handler not in OPEN_TO_ALL and not is_signed_in(request):
+            if request.path.startswith("/api/"):
+                raise ApiError(401, "sign_in_required", "Sign in first.")
+            raise web.HTTPSeeOther(f"/sign-in?next={quote(request.path_qs, safe='')}")
     response: web.StreamResponse = await handler(request)
     return response
 

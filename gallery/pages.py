@@ -1,16 +1,27 @@
 """Pages: templates and static files, and the frame they are shown in."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from gallery.files import guess_type
 from gallery.settings import SETTINGS
+
+
+class Tag(NamedTuple):
+    """A `<meta>` element: whether it is known by `name` or `property`, which, and what it says."""
+
+    attribute: str
+    name: str
+    content: str
+
+    def html(self) -> str:
+        return f'<meta {self.attribute}="{escape(self.name)}" content="{escape(self.content)}">'
 
 
 class Pages:
@@ -34,12 +45,24 @@ class Pages:
         values: Mapping[str, str],
         status: int = 200,
         frame: str = "base.html",
+        *,
+        below: str | None = None,
+        tags: Iterable[Tag] = (),
     ) -> web.Response:
-        """The page in its frame. Every value is escaped; only templates are markup."""
+        """The page in its frame, with another part below it and tags in its head if there are any.
+
+        Every value is escaped; only templates are markup.
+        """
         static = f"/static/{self.version}"
         escaped = {key: escape(value) for key, value in {**values, "title": title}.items()}
-        main = self._templates[name].substitute(escaped, static=static)
-        html = self._templates[frame].substitute(escaped, main=main, static=static)
+        main, rest = (
+            self._templates[part].substitute(escaped, static=static) if part else ""
+            for part in (name, below)
+        )
+        head = "\n        ".join(tag.html() for tag in tags)
+        html = self._templates[frame].substitute(
+            escaped, main=main, below=rest, tags=head, static=static
+        )
         response = web.Response(
             text=html,
             status=status,
@@ -51,12 +74,21 @@ class Pages:
 
 
 PAGES: Final = web.AppKey("PAGES", Pages)
+# The player may stand in a frame without an origin of its own (`sandbox`), for which even our own
+# script is another site's. There is nothing in these files that is not public.
+STATIC_HEADERS: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
 
 
 async def gallery_page(request: web.Request) -> web.Response:
     """GET /"""
-    has_password = request.app[SETTINGS].gallery_password is not None
-    values = {"sign_out": "" if has_password else "hidden"}
+    settings = request.app[SETTINGS]
+    values = {
+        "sign_out": "hidden" if settings.gallery_password is None else "",
+        "workers": " ".join(settings.worker_urls),  # which the page wakes at once
+    }
     return request.app[PAGES].response("gallery.html", "Rangegram", values)
 
 
@@ -67,10 +99,16 @@ async def static_file(request: web.Request) -> web.Response:
     content = pages.static.get(name)
     if content is None or version not in ("", pages.version):
         raise web.HTTPNotFound
-    response = web.Response(body=content, content_type=guess_type(name), charset="utf-8")
+    mime_type = guess_type(name)
+    is_text = mime_type != "image/png"
+    charset = "utf-8" if is_text else None
+    response = web.Response(
+        body=content, content_type=mime_type, charset=charset, headers=STATIC_HEADERS
+    )
     lifetime = "public, max-age=31536000, immutable" if version else "no-cache"
     response.headers["Cache-Control"] = lifetime
-    response.enable_compression()
+    if is_text:
+        response.enable_compression()
     return response
 
 

@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 JWT_SECRET_MIN_BYTES: Final = 32  # RFC 7518 section 3.2: a key of the same size as the hash output
+SECRET_NAMES: Final = ("BOT_TOKEN", "JWT_SECRET", "GALLERY_PASSWORD")
 JWT_SECRETS_MAX: Final = 2  # the one that signs, and the one before it
 PASSWORD_MIN_CHARACTERS: Final = 8  # NIST SP 800-63B section 5.1.1
 USER_ID_MAX: Final = 2**52  # core.telegram.org/bots/api#user: at most 52 significant bits
@@ -54,12 +56,13 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read everything; raise SettingsError with every problem found."""
         env = _Environment(environ)
+        env.read_secret_files()
         password = env.password("GALLERY_PASSWORD")
         settings = cls(
             bot_token=env.bot_token("BOT_TOKEN"),
             jwt_secrets=env.secrets("JWT_SECRET"),
             worker_urls=tuple(
-                env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL")
+                dict.fromkeys(env.url("WORKER_URL", url) for url in env.required_list("WORKER_URL"))
             ),
             channels=tuple(env.integer("CHANNELS", chat) for chat in env.required_list("CHANNELS")),
             gallery_password=password,
@@ -85,6 +88,20 @@ class _Environment:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self.problems: list[str] = []
+
+    def read_secret_files(self) -> None:
+        """Take secrets from files where NAME_FILE names one, as systemd and Docker do it."""
+        found = {}
+        for name in SECRET_NAMES:
+            path = self.text(f"{name}_FILE")
+            if path and name in self:
+                self.problems.append(f"{name}_FILE is given beside {name}; one will do")
+            elif path:
+                try:
+                    found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+                except (OSError, ValueError):
+                    self.problems.append(f"{name}_FILE cannot be read")
+        self._environ = {**self._environ, **found} if found else self._environ
 
     def __contains__(self, name: str) -> bool:
         return bool(self.text(name))

@@ -8,7 +8,8 @@ from aiohttp import web
 
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import MESSAGE_ID_MAX
+from gallery.files import MESSAGE_ID_MAX, MediaFile
+from gallery.presentation import title_of
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
 from gallery.shares import (
@@ -18,12 +19,12 @@ from gallery.shares import (
     LIFETIME_MIN_S,
     Links,
     Share,
-    embed_code,
     new_share,
     write_share,
 )
 from gallery.sign_in import refuse_other_sites
-from gallery.visitors import EMBED_SIZE, base_url, title_of
+from gallery.snippets import embed_code, media_code
+from gallery.visitors import base_url, unknown_film
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -39,20 +40,28 @@ async def make_share(request: web.Request) -> web.Response:
     now = time.time()
     share = new_share(chat_id, message_id, lifetime_s, now)
     await request.app[SHARES].add(share, title_of(file), now)
-    body = _describe(request, share, title_of(file))
+    body = _describe(request, share, title_of(file), file)
     return web.json_response(body, status=201, headers=NO_STORE)
 
 
 async def list_shares(request: web.Request) -> web.Response:
     """GET /api/shares: what was shared, newest first, and whether that is remembered for good."""
     store = request.app[SHARES]
+    listed = await store.listed()
+    posts = {(each.share.chat_id, each.share.message_id) for each in listed}
+    files = await request.app[CATALOGUE].index.find_all(posts)
     shares = [
         {
-            **_describe(request, listed.share, listed.name),
-            "created_at": listed.created_at,
-            "revoked": listed.revoked,
+            **_describe(
+                request,
+                each.share,
+                each.name,
+                files.get((each.share.chat_id, each.share.message_id)),
+            ),
+            "created_at": each.created_at,
+            "revoked": each.revoked,
         }
-        for listed in await store.listed()
+        for each in listed
     ]
     body = {"shares": shares, "durable": await store.is_durable()}
     return web.json_response(body, headers=NO_STORE)
@@ -90,9 +99,12 @@ async def _order(request: web.Request) -> tuple[int, int, int | None]:
     return chat_id, message_id, lifetime_s
 
 
-def _describe(request: web.Request, share: Share, name: str) -> dict[str, object]:
+def _describe(
+    request: web.Request, share: Share, name: str, file: MediaFile | None
+) -> dict[str, object]:
     text = write_share(request.app[SETTINGS].jwt_secret, share)
     links = Links(base_url(request), text)
+    known = file or unknown_film(share)
     return {
         "id": share.id,
         "chat_id": share.chat_id,
@@ -100,9 +112,11 @@ def _describe(request: web.Request, share: Share, name: str) -> dict[str, object
         "name": name,
         "share": text,
         "url": links.url,
+        "watch_url": links.watch_url,
         "embed_url": links.embed_url,
         "m3u_url": links.m3u_url,
-        "embed_code": embed_code(links, name, *EMBED_SIZE),
+        "media_code": media_code(links, name, known),
+        "embed_code": embed_code(links, name, known),
         "expires_at": share.expires_at,
     }
 

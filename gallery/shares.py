@@ -13,7 +13,6 @@ import re
 import secrets
 import struct
 from dataclasses import dataclass
-from html import escape
 from typing import Final
 
 DEFAULT_LIFETIME_S: Final = 7 * 24 * 3600
@@ -50,6 +49,10 @@ class Links:
     share: str
 
     @property
+    def is_secure(self) -> bool:
+        return self.base.startswith("https://")
+
+    @property
     def url(self) -> str:
         return f"{self.base}/v/{self.share}"
 
@@ -58,21 +61,16 @@ class Links:
         return f"{self.url}/poster"
 
     @property
+    def watch_url(self) -> str:
+        return f"{self.base}/watch/{self.share}"
+
+    @property
     def embed_url(self) -> str:
         return f"{self.base}/embed/{self.share}"
 
     @property
     def m3u_url(self) -> str:
         return f"{self.base}/m3u/{self.share}"
-
-
-def embed_code(links: Links, title: str, width: int, height: int) -> str:
-    """HTML that people paste into pages of their own."""
-    return (
-        f'<iframe src="{escape(links.embed_url)}" title="{escape(title)}"'
-        f' width="{width}" height="{height}" style="border:0" loading="lazy"'
-        ' allow="autoplay; fullscreen; picture-in-picture" allowfullscreen></iframe>'
-    )
 
 
 def new_share(chat_id: int, message_id: int, lifetime_s: int | None, now: float) -> Share:

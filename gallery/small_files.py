@@ -20,7 +20,7 @@ from gallery import tokens
 from gallery.bot_api import DOWNLOAD_BYTES_MAX, BotApi, BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import MediaFile, clean_text, path_segment, stream_url, worker_for
+from gallery.files import MediaFile, clean_text, path_segment, stream_url
 from gallery.http_file import (
     ByteRange,
     RangeNotSatisfiableError,
@@ -32,6 +32,7 @@ from gallery.http_file import (
 from gallery.index import BotFile, Index
 from gallery.settings import SETTINGS
 from gallery.sign_in import is_signed_in
+from gallery.worker_choice import WORKER_CHOICE
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ async def send_small_file(request: web.Request) -> web.StreamResponse:
     small_files = request.app[SMALL_FILES]
     bot_file = await small_files.find(file)
     if bot_file is None or small_files.streams >= STREAMS_MAX:
-        return _to_worker(request, file, expires_at)
+        return await _to_worker(request, file, expires_at)
     tag = entity_tag(bot_file.unique_id, file.size)
     headers = _headers(request, file, tag)
     if is_known(request.headers, tag):
@@ -198,12 +199,13 @@ def _not_satisfiable(size: int) -> web.Response:
     return problem
 
 
-def _to_worker(request: web.Request, file: MediaFile, expires_at: int) -> web.Response:
-    """The same file from the worker, for no longer than this visitor may have it."""
+async def _to_worker(request: web.Request, file: MediaFile, expires_at: int) -> web.Response:
+    """The same file from a worker, for no longer than this visitor may have it."""
+    worker_url = await request.app[WORKER_CHOICE].pick(file)
     settings = request.app[SETTINGS]
     ids = (settings.jwt_secret, file.chat_id, file.message_id)
     token = tokens.visitor_token(*ids, time.time(), expires_at, file.parts)
-    url = stream_url(worker_for(settings.worker_urls, file), file, token)
+    url = stream_url(worker_url, file, token)
     download = "&download=1" if request.query.get("download") == "1" else ""
     headers = {"Location": url + download, "Cache-Control": "no-store"}
     if "token" in request.query:
@@ -231,7 +233,7 @@ async def _stream(
         await response.write_eof()
     except BotApiError:
         if not response.prepared:
-            return _to_worker(request, file, expires_at)
+            return await _to_worker(request, file, expires_at)
         # A body that ends early must never look complete.
         if request.transport is not None:
             request.transport.abort()

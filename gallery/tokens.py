@@ -59,6 +59,15 @@ def listing_token(secret: str, chat_id: int, now: float) -> str:
     return _worker_token(secret, now, sub=str(chat_id), scope="list")
 
 
+def probe_token(secret: str, now: float) -> str:
+    """A token that opens nothing: by its refusal a worker tells whether it knows the signature.
+
+    In the middle of its hour, so that a clock that is off by less than half of one is no reason.
+    """
+    middle = now - TOKEN_LIFETIME_S / 2
+    return _worker_token(secret, middle, sub="nothing")
+
+
 def _worker_token(secret: str, now: float, **claims: str) -> str:
     issued_at = int(now)
     times = {"iat": issued_at, "exp": issued_at + TOKEN_LIFETIME_S}

@@ -54,7 +54,13 @@ class Updates:
         self._hear = hear
         self._polling = Polling(api, self.take)
         self._webhook_state = "which Telegram has not confirmed yet"
+        self.webhook_refusal = ""  # what Telegram last said against our webhook
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where Telegram is to call us; None where we ask."""
+        return self._webhook_url
 
     @property
     def way(self) -> str:
@@ -142,11 +148,12 @@ class Updates:
                 )
             except BotApiError as error:
                 log.warning("setWebhook: %d %s", error.code, error.description)
+                self.webhook_refusal = error.description
                 await wait_politely(error, patience_s)
                 patience_s = min(2 * patience_s, RETRY_MAX_S)
             else:
                 log.info("Telegram tells of new posts by webhook")
-                self._webhook_state = ""
+                self._webhook_state = self.webhook_refusal = ""
                 return
 
     # -- titles ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
     /v/{share}           the bytes, by way of a redirect to the worker
     /v/{share}/poster    the thumbnail, likewise
+    /watch/{share}       a page for people: the player, what it is, and ways to have it elsewhere
     /embed/{share}       a page with nothing but the player, for frames of other sites
     /m3u/{share}         a playlist of one, for VLC and its like
     /oembed?url=         how to embed it, as JSON (https://oembed.com)
@@ -19,33 +20,35 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from aiohttp import web
 
 from gallery import tokens
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import MediaFile, stream_url, thumbnail_url, worker_for
+from gallery.files import EDGE_MAX_PX, MediaFile, stream_url, thumbnail_url
+from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
+from gallery.presentation import description_of, facts_of, media_type_of, shown_size, title_of
+from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
-from gallery.shares import Links, Share, embed_code, read_share
+from gallery.shares import Links, Share, read_share
 from gallery.sign_in import is_https
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NAME_PATIENCE_S: Final = 1.0  # a link must work while the worker that knows the name still wakes up
-POSTER_MAX_PX: Final = 320  # Telegram's thumbnails of size "m"
-EMBED_SIZE: Final = (640, 360)  # for a film whose own size is unknown
-EMBED_MAX_PX: Final = 1280
-OEMBED_TYPES: Final = {"video": "video", "audio": "rich", "image": "photo", "document": "link"}
 STAGES: Final = {"image": "embed-picture.html", "document": "embed-file.html"}
 # Pages elsewhere may use a link as if it were a file of their own; nothing here reads a cookie.
 VISITOR_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Retry-After",
     "Cache-Control": "no-store",
+    # A page that is cross-origin isolated shows only frames that promise the same.
+    "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "cross-origin",
     "X-Robots-Tag": "noindex",
 }
@@ -78,9 +81,10 @@ def for_visitors(handler: Handler) -> Handler:
 async def play_share(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v/{share}[?download=1]: 307 to the file at the worker, signed afresh."""
     share = await _share_of(request)
-    url = _sign(request, share, await _file_of(request, share)).url
+    url = (await _sign(request, share, await _file_of(request, share))).url
     download = "&download=1" if request.query.get("download") == "1" else ""
-    return web.Response(status=307, headers={"Location": url + download})
+    discovery = f'<{oembed_link(_links(request))}>; rel="alternate"; type="application/json+oembed"'
+    return web.Response(status=307, headers={"Location": url + download, "Link": discovery})
 
 
 @for_visitors
@@ -88,19 +92,20 @@ async def show_poster(request: web.Request) -> web.StreamResponse:
     """GET /v/{share}/poster: 307 to the file's thumbnail at the worker."""
     share = await _share_of(request)
     file = await _file_of(request, share)
+    worker_url = await request.app[WORKER_CHOICE].pick(file)
     settings, now = request.app[SETTINGS], time.time()
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
     token = tokens.visitor_token(*ids, now, _end(share, now, tokens.TOKEN_LIFETIME_S))
-    url = thumbnail_url(worker_for(settings.worker_urls, file), file, token)
+    url = thumbnail_url(worker_url, file, token)
     return web.Response(status=307, headers={"Location": url})
 
 
 @for_visitors
 async def share_url(request: web.Request) -> web.StreamResponse:
-    """GET /api/share/{share}/url?attempt=: the worker's URL as JSON, for the player page."""
+    """GET /api/share/{share}/url?avoid=&attempt=: a worker's URL as JSON, for the player page."""
     share = await _share_of(request)
     file = await _file_of(request, share)
-    signed = _sign(request, share, file)
+    signed = await _sign(request, share, file, is_ours=True)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
     return web.json_response({**asdict(signed), **facts})
 
@@ -109,26 +114,50 @@ async def share_url(request: web.Request) -> web.StreamResponse:
 async def embed_page(request: web.Request) -> web.StreamResponse:
     """GET /embed/{share}: the player and nothing else."""
     share = await _share_of(request)
-    file = await _file_of(request, share)
-    links = Links(base_url(request), request.match_info["share"])
-    width, height = _size_within(file, EMBED_MAX_PX, EMBED_MAX_PX)
-    signed = _sign(request, share, file)
+    return await _player_page(request, share, await _file_of(request, share), "embed")
+
+
+@for_visitors
+async def watch_page(request: web.Request) -> web.StreamResponse:
+    """GET /watch/{share}: the page that people send to each other."""
+    share = await _share_of(request)
+    return await _player_page(request, share, await _file_of(request, share), "watch")
+
+
+async def _player_page(
+    request: web.Request, share: Share, file: MediaFile, place: str
+) -> web.Response:
+    links = _links(request)
+    width, height = shown_size(file)
+    signed = await _sign(request, share, file, is_ours=True)
+    has_player = file.kind in ("video", "audio")
     values = {
+        "place": place,
+        "kind": file.kind,
+        "facts": facts_of(file),
+        "description": description_of(file),
         "source": signed.url,
         "lasts_s": str(signed.lasts_s),
-        "picture": f"/v/{links.share}",
-        "download": f"/v/{links.share}?download=1",
+        "ends_at": str(share.expires_at or ""),
         "link": links.url,
-        "embed_url": links.embed_url,
-        "oembed_url": f"{links.base}/oembed?{urlencode({'url': links.url, 'format': 'json'})}",
+        "path": f"/v/{links.share}",
+        "playlist": f"/m3u/{links.share}",
+        "playlist_hidden": "" if has_player else "hidden",
+        "watch_url": links.watch_url,
+        "oembed_url": oembed_link(links),
         "poster": f"/v/{links.share}/poster" if file.has_thumbnail else "",
-        "image": links.poster_url if file.has_thumbnail else "",
-        "mime_type": file.mime_type,
+        "mime_type": media_type_of(file),
         "width": str(width),
         "height": str(height),
     }
-    stage = STAGES.get(file.kind, "embed-film.html")
-    return request.app[PAGES].response(stage, title_of(file), values, frame="embed.html")
+    return request.app[PAGES].response(
+        STAGES.get(file.kind, "embed-film.html"),
+        title_of(file),
+        values,
+        frame="embed.html",
+        below="watch.html" if place == "watch" and file.kind != "document" else None,
+        tags=preview_tags(file, links, may_be_framed=_may_be_framed(request)),
+    )
 
 
 @for_visitors
@@ -138,7 +167,7 @@ async def show_playlist(request: web.Request) -> web.StreamResponse:
     file = await _file_of(request, share)
     title = title_of(file)
     length_s = round(file.duration) if file.duration else -1
-    url = Links(base_url(request), request.match_info["share"]).url
+    url = _links(request).url
     name = quote(f"{title.replace('/', '_')}.m3u", safe="")
     return web.Response(
         text=f"#EXTM3U\n#EXTINF:{length_s},{title}\n{url}\n",
@@ -156,27 +185,22 @@ async def describe_embedding(request: web.Request) -> web.StreamResponse:
     if request.query.get("format", "json") != "json":
         raise ApiError(501, "only_json", "Only format=json is offered.")
     text = _share_in(request, request.query.get("url", ""))
-    share = await _opened(request, text)
-    file = await _file_of(request, share)
-    links = Links(base_url(request), text)
-    width, height = _size_within(file, *(_limit(request, n) for n in ("maxwidth", "maxheight")))
-    body: dict[str, object] = {
-        "version": "1.0",
-        "type": OEMBED_TYPES[file.kind],
-        "title": title_of(file),
-        "provider_name": "Rangegram",
-        "provider_url": links.base,
-        "width": width,
-        "height": height,
-    }
-    if file.kind == "image":
-        body["url"] = links.url
-    elif file.kind != "document":
-        body["html"] = embed_code(links, title_of(file), width, height)
-    if file.has_thumbnail:
-        size = _size_within(file, POSTER_MAX_PX, POSTER_MAX_PX)
-        names = ("thumbnail_url", "thumbnail_width", "thumbnail_height")
-        body |= dict(zip(names, (links.poster_url, *size), strict=True))
+    limits = (_limit(request, "maxwidth"), _limit(request, "maxheight"))
+    try:
+        share = await _opened(request, text)
+    except ApiError as problem:
+        # Of the two words for "gone" the specification knows this one (2.3.5).
+        status = 404 if problem.status == 410 else problem.status
+        raise ApiError(
+            status, problem.code, problem.message, retry_after_s=problem.retry_after_s
+        ) from None
+    body = describe(
+        await _file_of(request, share),
+        Links(base_url(request), text),
+        limits,
+        may_be_framed=_may_be_framed(request),
+        ends_in_s=None if share.expires_at is None else share.expires_at - int(time.time()),
+    )
     return web.json_response(body)
 
 
@@ -192,6 +216,7 @@ VISITOR_HANDLERS: Final = frozenset(
         show_poster,
         share_url,
         embed_page,
+        watch_page,
         show_playlist,
         describe_embedding,
         allow_reading,
@@ -203,6 +228,7 @@ def visitor_routes() -> list[web.RouteDef]:
     doors = {
         "/v/{share}": play_share,
         "/v/{share}/poster": show_poster,
+        "/watch/{share}": watch_page,
         "/embed/{share}": embed_page,
         "/m3u/{share}": show_playlist,
         "/oembed": describe_embedding,
@@ -227,14 +253,13 @@ def base_url(request: web.Request) -> str:
     return f"{'https' if is_https(request) else 'http'}://{request.host}"
 
 
-def title_of(file: MediaFile) -> str:
-    """A file's name as a person would write it, in one line, as format.js does it."""
-    stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", file.name)
-    spaced = stem if re.search(r"\s", stem) else re.sub(r"[._]+", " ", stem)
-    written = file.caption.strip().partition("\n")[0][:120]
-    made_up = re.fullmatch(r"((photo|video)_[\d_-]+)?", stem.strip())
-    title = (written if made_up else "") or spaced or written or "Film"
-    return "".join(c for c in title if c.isprintable()).strip() or "Film"
+def _links(request: web.Request) -> Links:
+    return Links(base_url(request), request.match_info["share"])
+
+
+def _may_be_framed(request: web.Request) -> bool:
+    """Whether pages of any other site may show the player."""
+    return request.app[SETTINGS].frame_ancestors not in ("'none'", "'self'")
 
 
 async def shared_file(request: web.Request) -> MediaFile:
@@ -267,15 +292,16 @@ async def _file_of(request: web.Request, share: Share) -> MediaFile:
         async with asyncio.timeout(NAME_PATIENCE_S):
             return await request.app[CATALOGUE].find(share.chat_id, share.message_id)
     except TimeoutError:
-        return _unknown_film(share)
+        return unknown_film(share)
     except ApiError as error:
         if error.status != 404:
-            return _unknown_film(share)
+            return unknown_film(share)
         message = "The file behind this link is no longer there."
         raise ApiError(404, "file_not_found", message) from None
 
 
-def _unknown_film(share: Share) -> MediaFile:
+def unknown_film(share: Share) -> MediaFile:
+    """What can be said of a file that the index does not know."""
     ids = {"chat_id": share.chat_id, "message_id": share.message_id}
     blank = {"name": "", "mime_type": "video/mp4", "size": 0, "date": 0}
     return MediaFile.from_listing({**ids, **blank})
@@ -290,18 +316,21 @@ class _Signed:
     lasts_s: int
 
 
-def _sign(request: web.Request, share: Share, file: MediaFile) -> _Signed:
+async def _sign(
+    request: web.Request, share: Share, file: MediaFile, *, is_ours: bool = False
+) -> _Signed:
+    """A URL of a worker that is well; `is_ours` if it is for the player page."""
+    choice = request.app[WORKER_CHOICE]
+    worker_url = await choice.pick(file, Failures.from_query(request))
     settings, now = request.app[SETTINGS], time.time()
-    attempt = request.query.get("attempt", "0")
-    worker_url = worker_for(
-        settings.worker_urls, file, int(attempt[:6]) if attempt.isdecimal() else 0
-    )
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
     grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
     url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at, file.parts))
-    return _Signed(f"{url}&renew={grant}", expires_at, renewed_until - int(now))
+    url = f"{url}&renew={grant}"
+    url = for_our_page(url, choice) if is_ours else url
+    return _Signed(url, expires_at, renewed_until - int(now))
 
 
 def _end(share: Share, now: float, lifetime_s: int) -> int:
@@ -313,24 +342,20 @@ def _end(share: Share, now: float, lifetime_s: int) -> int:
 def _share_in(request: web.Request, url: str) -> str:
     """The share in a URL of ours; raise ApiError for any other URL."""
     for base in {base_url(request), f"{request.scheme}://{request.host}"}:
-        for door in ("/v/", "/embed/", "/m3u/"):
-            if url.startswith(base + door):
-                return re.split("[?#]", url.removeprefix(base + door), maxsplit=1)[0]
+        if not url.startswith(f"{base}/"):
+            continue
+        door, _, rest = url.removeprefix(f"{base}/").partition("/")
+        if door in ("v", "watch", "embed", "m3u"):
+            return re.split("[/?#]", rest, maxsplit=1)[0]
+        raise ApiError(401, "not_public", "That is no share link: it is for the owner alone.")
     raise ApiError(404, "foreign_url", "This is no link of this gallery.")
 
 
 def _limit(request: web.Request, name: str) -> int:
-    text = request.query.get(name, str(EMBED_MAX_PX))
-    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+    text = request.query.get(name, str(EDGE_MAX_PX))
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
         raise ApiError(400, "bad_size", f"{name} is a number of pixels.")
     return int(text)
-
-
-def _size_within(file: MediaFile, width_max: int, height_max: int) -> tuple[int, int]:
-    """The picture's size, made smaller to fit, in its own proportions."""
-    width, height = (file.width, file.height) if file.width and file.height else EMBED_SIZE
-    scale = min(1, width_max / width, height_max / height)
-    return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 def _refusal(request: web.Request, problem: ApiError) -> web.Response:

@@ -14,23 +14,32 @@ from gallery import tokens
 from gallery.answers import PIECE_BYTES
 from gallery.bot_api import BotApiError
 from gallery.errors import RETRY_AFTER_S, ApiError, file_not_found, worker_unreachable
-from gallery.files import MediaFile, worker_for
+from gallery.files import MediaFile
 from gallery.http_file import ByteRange
 from gallery.settings import Settings
 from gallery.small_files import SmallFiles
+from gallery.worker_choice import Failures, WorkerChoice
 
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT: Final = ClientTimeout(total=20, sock_connect=5)
+WORKERS_ASKED_MAX: Final = 3
 
 
 class WholeFiles:
     """Reads files at one go; whoever asks says how long they may be."""
 
-    def __init__(self, session: ClientSession, settings: Settings, small_files: SmallFiles) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        settings: Settings,
+        small_files: SmallFiles,
+        choice: WorkerChoice,
+    ) -> None:
         self._session = session
         self._settings = settings
         self._small_files = small_files
+        self._choice = choice
 
     async def read(self, file: MediaFile, most_bytes: int) -> bytes:
         """All bytes of a file; raise ApiError."""
@@ -47,25 +56,34 @@ class WholeFiles:
         return await self._read_at_a_worker(file)
 
     async def _read_at_a_worker(self, file: MediaFile) -> bytes:
-        ids = (file.chat_id, file.message_id)
-        token = tokens.file_token(self._settings.jwt_secret, *ids, time.time())
+        failed: tuple[str, ...] = ()
         problem = worker_unreachable()
-        for attempt in range(len(self._settings.worker_urls)):
-            worker_url = worker_for(self._settings.worker_urls, file, attempt)
+        while len(failed) < WORKERS_ASKED_MAX:
+            worker_url = await self._choice.pick(file, Failures(failed))
+            if worker_url in failed:
+                break
             try:
-                # The token travels in a header: client errors quote the URL they failed on.
-                async with self._session.get(
-                    f"{worker_url}/stream/{ids[0]}/{ids[1]}",
-                    headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
-                    timeout=READ_TIMEOUT,
-                    allow_redirects=False,
-                ) as response:
-                    if response.status == 200:
-                        return await _body(response, file.size)
-                    problem = _refusal(response.status)
+                return await self._ask(worker_url, file)
+            except ApiError as error:
+                problem = error
             except (ClientError, OSError, TimeoutError) as error:
                 log.warning("worker %s: a small file: %s", worker_url, type(error).__name__)
+            failed = (*failed, worker_url)
         raise problem
+
+    async def _ask(self, worker_url: str, file: MediaFile) -> bytes:
+        ids = (file.chat_id, file.message_id)
+        token = tokens.file_token(self._settings.jwt_secret, *ids, time.time())
+        # The token travels in a header: client errors quote the URL they failed on.
+        async with self._session.get(
+            f"{worker_url}/stream/{ids[0]}/{ids[1]}",
+            headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
+            timeout=READ_TIMEOUT,
+            allow_redirects=False,
+        ) as response:
+            if response.status != 200:
+                raise _refusal(response.status)
+            return await _body(response, file.size)
 
 
 async def _body(response: ClientResponse, size: int) -> bytes:

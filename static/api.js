@@ -30,9 +30,11 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {string} id
  * @property {number} chat_id
  * @property {number} message_id
- * @property {string} url
+ * @property {string} url the file itself, for players and pages
+ * @property {string} watch_url a page for people
  * @property {string} m3u_url
- * @property {string} embed_code
+ * @property {string} media_code HTML with the file in the element that shows it
+ * @property {string} embed_code HTML with the player in a frame
  * @property {number | null} expires_at in Unix seconds, null for never
  * @property {boolean} [revoked]
  */
@@ -131,6 +133,22 @@ export async function listChannels() {
   return (await getJson("/api/channels")).channels;
 }
 
+/**
+ * Something wrong with the settings of gallery or workers.
+ * @typedef {object} Problem
+ * @property {string} code
+ * @property {"stops" | "limits" | "note"} severity `stops`: no film plays
+ * @property {string} message
+ * @property {string} what_to_do
+ */
+
+/** @typedef {{url: string, state: string, version: string | null}} WorkerState */
+
+/** @returns {Promise<{workers: WorkerState[], problems: Problem[]}>} */
+export function getState() {
+  return getJson("/api/state");
+}
+
 /** @returns {Promise<{shares: Share[], durable: boolean}>} */
 export function listShares() {
   return getJson("/api/shares");
@@ -157,20 +175,22 @@ export async function revokeShare(id) {
 
 /**
  * @param {string} id as `fileId` makes it
+ * @param {string | null} [failed] the worker that failed to give its small picture
  * @returns {Promise<MediaFile>}
  */
-export function getFile(id) {
-  return getJson(`/api/files/${id}`);
+export function getFile(id, failed = null) {
+  const query = failed ? `?${new URLSearchParams({ avoid: failed })}` : "";
+  return getJson(`/api/files/${id}${query}`);
 }
 
 /**
- * A URL that plays for an hour. `attempt` counts the failed ones, so that another worker gets a turn.
+ * A URL that plays for an hour.
  * @param {string} id
- * @param {number} attempt
+ * @param {string} [failed] what failed before, as `Failures.query` says it
  * @returns {Promise<{url: string, via: string, lifetime: number}>} the lifetime in seconds
  */
-export async function signUrl(id, attempt = 0) {
-  const { body, date } = await getAnswer(`/api/files/${id}/url?attempt=${attempt}`);
+export async function signUrl(id, failed = "") {
+  const { body, date } = await getAnswer(`/api/files/${id}/url?${failed}`);
   // By the server's clock at both ends: this machine's may be wrong.
   return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
 }

@@ -1,6 +1,12 @@
-// The player in a frame: keys, and a film that goes on by itself when its address has run out.
+// The player of a share link, in a frame and on the page for people: keys, and a film that goes on by
+// itself when its address has run out. `?t=90&autoplay=1&muted=1&loop=1` says how it begins.
 
+import { canChangeOver, changeOver } from "./change-over.js";
+import { keepAwake } from "./keep-awake.js";
+import { watchLine } from "./line-watch.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
+import { Waking } from "./waking.js";
+import { Failures, workerOf } from "./workers.js";
 
 /** @typedef {import("./trouble.js").Trouble} Trouble */
 
@@ -13,18 +19,24 @@ const POINTED_AT_MS = 3_000;
 const SKIP_S = 5;
 const LONG_SKIP_S = 10;
 const VOLUME_STEP = 0.1;
+const SCROLL_KEYS = [" ", "ArrowUp", "ArrowDown", "Home"];
 
 const NOT_PLAYABLE = "This browser cannot play this kind of film.";
 const UNREACHABLE = "The film cannot be reached.";
 
 const stage = /** @type {HTMLElement} */ (document.getElementById("stage"));
-const film = /** @type {HTMLVideoElement} */ (document.getElementById("film"));
+/** The element that plays now; another one takes its place when the film moves. */
+let film = /** @type {HTMLMediaElement} */ (document.getElementById("film"));
+let listening = new AbortController();
 const statusLine = /** @type {HTMLElement} */ (document.getElementById("status"));
 const problem = /** @type {HTMLElement} */ (document.getElementById("problem"));
 const problemText = /** @type {HTMLElement} */ (document.getElementById("problem-text"));
 const retry = /** @type {HTMLElement} */ (document.getElementById("retry"));
 const share = location.pathname.split("/").pop();
 const options = new URLSearchParams(location.search);
+
+film.muted = options.get("muted") === "1"; // without sound a frame may begin by itself
+film.loop = options.get("loop") === "1";
 
 /** Where the film was and whether it ran, as the person wants it, not as a broken element says. */
 const wanted = {
@@ -33,7 +45,13 @@ const wanted = {
 };
 /** When the film's address stops being renewed by the worker, in this machine's milliseconds. */
 let staleAt = Date.now() + Number(film.dataset.lasts) * 1000;
+/** Where the film comes from now. */
+let url = film.src;
+let line = new AbortController();
+const failures = new Failures();
+const waking = new Waking([workerOf(url) ?? ""], showWaking, () => !document.hidden);
 let isRecovering = false;
+let isReloading = false;
 let statusTimer = 0;
 let stallTimer = 0;
 let pointTimer = 0;
@@ -61,9 +79,18 @@ function showProblem(text, canPass = false) {
   retry.hidden = !canPass;
 }
 
+/** @param {import("./waking.js").Progress | null} progress */
+function showWaking(progress) {
+  if (progress && (isRecovering || isStarved())) {
+    showStatus(`Waking the worker… ${progress.seconds} s`);
+  } else {
+    calm();
+  }
+}
+
 /** @param {Partial<typeof wanted>} change */
 function want(change) {
-  if (!isRecovering && !film.error) {
+  if (!isReloading && !film.error) {
     Object.assign(wanted, change);
   }
 }
@@ -97,23 +124,53 @@ async function recover() {
   }
   isRecovering = true;
   clearTimeout(stallTimer);
+  line.abort();
   showProblem(null);
-  showStatus("Reconnecting…");
+  if (film.error || isStarved()) {
+    showStatus("Reconnecting…"); // otherwise it plays on from what it holds
+  }
+  if (Date.now() < staleAt) {
+    failures.note(url);
+  }
   for (let attempt = 0; ; attempt += 1) {
     const outcome = await tryOnce(attempt);
     if (outcome === null) {
       break;
     }
+    if (outcome.trouble && failures.note(url)) {
+      continue; // with another worker, at once
+    }
     if (!outcome.trouble || attempt >= ATTEMPTS_MAX) {
       showProblem(outcome.message, outcome.trouble !== null);
       break;
     }
-    showStatus(describeTrouble(outcome.trouble, navigator.onLine));
-    await pause(delayAfter(attempt, outcome.trouble.retryAfter));
+    await wait(attempt, outcome.trouble);
   }
   isRecovering = false;
   showStatus(null);
   watch();
+}
+
+/**
+ * Before the next attempt of a worker that has failed already.
+ * @param {number} attempt
+ * @param {Trouble} trouble
+ */
+async function wait(attempt, trouble) {
+  const awake = waking.untilAwake(workerOf(url));
+  if (awake) {
+    await awake;
+  } else {
+    showStatus(describeTrouble(trouble, navigator.onLine));
+    await pause(delayAfter(attempt, trouble.retryAfter));
+  }
+}
+
+/** Notice when the film's worker is gone, if there are others, before what is held runs out. */
+function follow() {
+  line.abort();
+  line = new AbortController();
+  watchLine(film, url, () => void recover(), line.signal);
 }
 
 /**
@@ -123,18 +180,24 @@ async function recover() {
  */
 async function tryOnce(attempt) {
   try {
-    const signed = await fetch(`/api/share/${share}/url?attempt=${attempt}`);
+    const signed = await fetch(`/api/share/${share}/url?${failures.query(attempt)}`);
     if (!signed.ok) {
       return await refusal(signed);
     }
-    const { url, lasts_s: lasts } = await signed.json();
-    const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store" });
+    const { url: fresh, lasts_s: lasts } = await signed.json();
+    url = fresh;
+    const signal = AbortSignal.timeout(LOAD_PATIENCE_MS);
+    const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store", signal });
     if (!byte.ok) {
       return await refusal(byte);
     }
     await byte.body?.cancel();
     staleAt = Date.now() + lasts * 1000;
-    return (await load(url)) ? null : { message: NOT_PLAYABLE, trouble: null };
+    if (!(await load(url))) {
+      return { message: NOT_PLAYABLE, trouble: null };
+    }
+    follow();
+    return null;
   } catch {
     return { message: UNREACHABLE, trouble: { code: "offline", status: 0, retryAfter: 0 } };
   }
@@ -155,6 +218,47 @@ async function refusal(answer) {
  * @returns {Promise<boolean>} whether the browser took it
  */
 async function load(url) {
+  if (film.readyState > 0 && canChangeOver(film) && (await moveTo(url))) {
+    return true;
+  }
+  isReloading = true;
+  const isLoaded = await reload(url);
+  isReloading = false;
+  return isLoaded;
+}
+
+/**
+ * Another element starts at the new address and takes the place of the one that is there.
+ * @param {string} url
+ * @returns {Promise<boolean>} whether that was possible
+ */
+async function moveTo(url) {
+  const { playbackRate: speed, volume, muted } = film;
+  const wish = {
+    speed,
+    volume,
+    muted,
+    get position() {
+      return wanted.position;
+    },
+    get playing() {
+      return wanted.playing;
+    },
+  };
+  const { signal } = new AbortController();
+  const twin = await changeOver(film, url, wish, signal, () => listening.abort());
+  if (twin) {
+    film = twin;
+    listen();
+  }
+  return twin !== null;
+}
+
+/**
+ * @param {string} url
+ * @returns {Promise<boolean>} whether the browser took it
+ */
+async function reload(url) {
   const { position, playing } = wanted;
   const speed = film.playbackRate;
   film.src = url;
@@ -235,11 +339,27 @@ const KEYS = {
   f: toggleFullScreen,
 };
 
+/**
+ * Whether a key is for the film. A button keeps its own, and so does a page that is longer than its
+ * window, as long as the person is not at the film: those keys move the page.
+ * @param {KeyboardEvent} event
+ */
+function isForFilm(event) {
+  const target = /** @type {Element} */ (event.target);
+  const isMovingPage = SCROLL_KEYS.includes(event.key) && !stage.contains(target) && canScroll();
+  const isWithOther = event.ctrlKey || event.altKey || event.metaKey;
+  return !isWithOther && !target.closest("a, button") && !isMovingPage;
+}
+
+function canScroll() {
+  const { scrollHeight, clientHeight } = document.documentElement;
+  return scrollHeight > clientHeight;
+}
+
 /** @param {KeyboardEvent} event */
 function onKey(event) {
   const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  const isOurs = !(event.ctrlKey || event.altKey || event.metaKey) && event.target !== retry;
-  if (action && isOurs) {
+  if (action && isForFilm(event)) {
     // Before the element sees it, whose own controls know some of these keys too.
     event.preventDefault();
     event.stopPropagation();
@@ -247,27 +367,34 @@ function onKey(event) {
   }
 }
 
-/**
- * @param {string[]} names
- * @param {() => void} action
- */
-function on(names, action) {
-  for (const name of names) {
-    film.addEventListener(name, action);
-  }
+/** Listen to the element that plays now. */
+function listen() {
+  listening = new AbortController();
+  const { signal } = listening;
+  /** @type {(names: string[], action: () => void) => void} */
+  const on = (names, action) => {
+    for (const name of names) {
+      film.addEventListener(name, action, { signal });
+    }
+  };
+  on(["play"], () => want({ playing: true }));
+  on(["pause"], () => want({ playing: false }));
+  on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
+  on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
+  on(["waiting", "stalled", "seeking", "progress"], watch);
+  on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
+  on(["error"], () => void recover());
 }
 
-on(["play"], () => want({ playing: true }));
-on(["pause"], () => want({ playing: false }));
-on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
-on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
-on(["waiting", "stalled", "seeking", "progress"], watch);
-on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
-on(["error"], () => void recover());
+listen();
 stage.addEventListener("pointermove", pointAt);
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });
 
+waking.start();
+document.addEventListener("visibilitychange", () => !document.hidden && waking.start());
+keepAwake(() => (film.paused || film.ended ? null : workerOf(url)), new AbortController().signal);
+follow();
 if (film.error) {
   void recover();
 } else {

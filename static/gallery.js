@@ -3,10 +3,13 @@
 import { ApiError, listChannels, listFiles } from "./api.js";
 import { formatCount } from "./format.js";
 import { Grid } from "./grid.js";
-import { startGuard } from "./guard.js";
+import { startGuard, tellAwake } from "./guard.js";
 import { fileId, isSameOrder, mergeFirstPage, withoutKnown } from "./listing.js";
-import { element } from "./page.js";
+import { element, showProgress, workersOfPage } from "./page.js";
+import { Presence } from "./presence.js";
+import { isWorthWaitingFor, StatePanel } from "./state-panel.js";
 import { Viewer } from "./viewer.js";
+import { describeWaking, Waking } from "./waking.js";
 
 /** @typedef {import("./api.js").Filter} Filter */
 /** @typedef {import("./api.js").FilePage} FilePage */
@@ -30,11 +33,15 @@ const notice = {
   box: element("notice", HTMLElement),
   title: element("notice-title", HTMLElement),
   text: element("notice-text", HTMLElement),
+  bar: element("notice-bar", HTMLProgressElement),
   action: element("notice-action", HTMLButtonElement),
 };
 
+const presence = new Presence(comeBack);
+const waking = new Waking(workersOfPage(), onWaking, () => presence.isThere);
+const statePanel = new StatePanel(onState, () => presence.isThere);
 const grid = new Grid(list);
-const viewer = new Viewer({ leave: leaveViewer, neighbour, goTo });
+const viewer = new Viewer({ leave: leaveViewer, neighbour, goTo, waking });
 /** @type {string | null} */
 let nextCursor = null;
 let shownFilter = "";
@@ -43,6 +50,8 @@ let loading = new AbortController();
 let loadingMore = null;
 let timer = 0;
 let noticeAction = () => {};
+/** Whether the server thinks that a worker may wake up; until it has said so it may. */
+let mayWake = true;
 
 // What the address bar says -------------------------------------------------------------------
 
@@ -168,7 +177,7 @@ function showFirstPage(page) {
   if (page.files.length === 0) {
     showNothing(page);
   } else {
-    notice.box.hidden = true;
+    showNoNotice();
   }
 }
 
@@ -221,10 +230,17 @@ async function fetchMore() {
 function lookAgainIn(milliseconds) {
   clearTimeout(timer);
   timer = window.setTimeout(() => {
-    if (!document.hidden) {
-      void loadFirstPage(); // a hidden page looks when it is shown
+    if (presence.isThere) {
+      void loadFirstPage(); // otherwise when the person comes back
     }
   }, milliseconds);
+}
+
+/** The person is back: nothing was asked meanwhile, and the workers may have fallen asleep. */
+function comeBack() {
+  waking.start();
+  void loadFirstPage();
+  void statePanel.look();
 }
 
 async function loadChannels() {
@@ -260,7 +276,7 @@ function showNothing(page) {
   if (isReading) {
     showSummary(page);
     grid.showSkeletons();
-    notice.box.hidden = true;
+    showNoNotice();
   } else if (query || kind || channel) {
     summary.textContent = "";
     const text = query
@@ -292,6 +308,10 @@ function showFailure(error) {
     ? "This page keeps trying and goes on when the connection is back."
     : `${error.message} ${error.isPassing ? "This page keeps trying." : ""}`;
   showNotice(titleOf(error), text, "Try again now", loadFirstPage);
+  if (error.code === "worker_unreachable") {
+    showWaking();
+    void statePanel.look();
+  }
   if (error.isPassing) {
     lookAgainIn(seconds * 1000);
   }
@@ -302,7 +322,57 @@ function titleOf({ code }) {
   if (code === "offline") {
     return navigator.onLine ? "The gallery does not answer" : "You are offline";
   }
-  return code === "worker_unreachable" ? "Waking the worker…" : "The channel cannot be read";
+  if (code === "worker_unreachable") {
+    return mayWake ? "Waking the worker…" : "The worker does not answer";
+  }
+  return "The channel cannot be read";
+}
+
+/** @param {import("./waking.js").Progress | null} progress null: a worker is awake */
+function onWaking(progress) {
+  viewer.showWaking();
+  if (progress) {
+    showWaking();
+    return;
+  }
+  showNoNotice();
+  tellAwake();
+  void loadFirstPage();
+  void statePanel.look();
+}
+
+/** How far the waking is; with a list to look at, at the edge of the page. */
+function showWaking() {
+  const { progress } = waking;
+  if (!progress || !mayWake) {
+    return;
+  }
+  const isEmpty = grid.files.length === 0;
+  const next = isEmpty ? "The list shows up here by itself." : "A film that you open starts then.";
+  const text = describeWaking(progress, next);
+  // Said aloud once: a screen reader need not count the seconds.
+  const isFirst = notice.bar.hidden || notice.box.hidden;
+  showNotice("Waking the worker…", text, "", () => {});
+  notice.box.ariaLive = isFirst ? "polite" : "off";
+  notice.bar.hidden = false;
+  showProgress(notice.bar, progress);
+}
+
+/** @param {import("./api.js").WorkerState[]} found */
+function onState(found) {
+  const mightWake = mayWake;
+  mayWake = isWorthWaitingFor(found);
+  if (mightWake && !mayWake && !notice.bar.hidden) {
+    showNoNotice();
+    void loadFirstPage(); // which says what is the matter, if it keeps the list away
+  }
+}
+
+/** Nothing is wrong with the list; a worker that sleeps is still waited for. */
+function showNoNotice() {
+  notice.bar.hidden = true;
+  notice.box.hidden = true;
+  showWaking();
 }
 
 /**
@@ -315,6 +385,9 @@ function showNotice(title, text, label, action) {
   notice.title.textContent = title;
   notice.text.textContent = text;
   notice.action.textContent = label;
+  notice.action.hidden = !label;
+  notice.bar.hidden = true;
+  notice.box.ariaLive = "polite";
   noticeAction = action;
   notice.box.classList.toggle("notice-small", grid.files.length > 0);
   notice.box.hidden = false;
@@ -381,13 +454,9 @@ document.addEventListener("keydown", (event) => {
 
 addEventListener("popstate", followAddress);
 addEventListener("online", () => void loadFirstPage());
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) {
-    void loadFirstPage();
-  }
-});
 addEventListener("scroll", loadMoreIfNear, { passive: true });
 
+waking.start();
 startGuard();
 const start = readAddress();
 queryInput.value = start.query;
@@ -397,3 +466,4 @@ grid.showSkeletons();
 followAddress();
 void loadFirstPage().then(loadMoreIfNear);
 void loadChannels();
+void statePanel.look();

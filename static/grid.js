@@ -3,9 +3,10 @@
 import { getFile } from "./api.js";
 import { formatDuration, formatExtension, formatFacts, formatTitle } from "./format.js";
 import { fileId } from "./listing.js";
-import { clone } from "./page.js";
+import { clone, workersOfPage } from "./page.js";
 import { shareSeen } from "./positions.js";
 import { cardsInView, columnsIn, neighbourOf, placeOf } from "./rows.js";
+import { workerOf } from "./workers.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 /** @typedef {import("./rows.js").Layout} Layout */
@@ -303,7 +304,8 @@ export function showThumbnail(image, file) {
     return;
   }
   const renew = async () => {
-    const { thumbnail } = await getFile(fileId(file));
+    const failed = workersOfPage().length > 1 ? workerOf(image.src) : null;
+    const { thumbnail } = await getFile(fileId(file), failed);
     file.thumbnail = thumbnail;
     if (thumbnail) {
       image.src = thumbnail;

@@ -11,6 +11,11 @@ export function startGuard() {
   navigator.serviceWorker?.register("/service-worker.js", { type: "module" }).catch(() => {});
 }
 
+/** Tell it that a worker has woken up: whoever waits for one tries again at once. */
+export function tellAwake() {
+  navigator.serviceWorker?.controller?.postMessage("awake");
+}
+
 /** Whether requests of this page go through the service worker now. */
 export function isGuarded() {
   return Boolean(navigator.serviceWorker?.controller);

@@ -5,9 +5,13 @@
 
 import { continues, extentOf, rangeOfTheRest } from "./ranges.js";
 import { delayAfter, isPassing, parseRetryAfter } from "./trouble.js";
+import { hasOthers } from "./workers.js";
 
 const PATIENCE_MS = 60_000; // after that the page hears of it, and goes on trying in its own way
 const SILENCE_MS = 25_000; // a connection that says nothing for so long is taken for dead
+// Sooner while there are workers that were not tried: in the middle of a body, and before it begins.
+const SILENCE_WITH_OTHERS_MS = 4_000;
+const FIRST_SILENCE_WITH_OTHERS_MS = 8_000;
 const RENEWALS_MAX = 3; // in a row: whoever is refused with three fresh tokens is not welcome
 
 /** @typedef {import("./ranges.js").Extent} Extent */
@@ -27,8 +31,12 @@ const RENEWALS_MAX = 3; // in a row: whoever is refused with three fresh tokens 
  * @property {(url: string) => string} freshest the newest URL known in place of this one
  * @property {(url: string, stale: string, attempt: number) => Promise<string>} renew fetches a newer
  *   one in place of `url`, unless somebody has already replaced `stale`
+ * @property {(url: string) => boolean} fail notes that the worker of this URL failed; whether another
+ *   one should be asked for at once
+ * @property {(url: string) => boolean} hasFailed whether that worker failed lately
  * @property {(trouble: Trouble | null) => void} tell why nothing comes; null when it comes again
  * @property {(bytes: number) => void} count
+ * @property {() => Promise<void>} news for the moment when a worker is known to have woken up
  * @property {number} [patienceMs]
  * @property {number} [silenceMs]
  */
@@ -44,6 +52,9 @@ export async function openLasting(wanted, world) {
   return stream.open();
 }
 
+/** @type {Trouble} */
+const NO_ANSWER = { code: "offline", status: 0, retryAfter: 0 };
+
 class LastingStream {
   #wanted;
   #world;
@@ -53,6 +64,8 @@ class LastingStream {
   /** @type {string | null} */
   #tag = null;
   #received = 0;
+  #used = ""; // the URL of the body that is read
+  #wentSilent = false;
   /** @type {ReadableStreamDefaultReader<Uint8Array> | null} */
   #reader = null;
 
@@ -138,12 +151,15 @@ class LastingStream {
     if (!this.#reader) {
       return null;
     }
-    const silence = new Timer(this.#world.silenceMs ?? SILENCE_MS);
+    const silence = new Timer(this.#silenceMs(this.#used, SILENCE_WITH_OTHERS_MS));
     try {
       const { done, value } = await Promise.race([this.#reader.read(), silence.rejection]);
       return done ? null : value;
     } catch (error) {
       this.#closing.signal.throwIfAborted();
+      if (error instanceof TooLong) {
+        this.#wentSilent = true;
+      }
       // Whatever broke it (a reset connection, a worker that is gone), the rest is asked for anew.
       this.#reader.cancel(error).catch(() => {
         // a body that is broken already cannot be cancelled, and need not be
@@ -160,11 +176,15 @@ class LastingStream {
    * @param {Patience} patience
    */
   async #resume(patience) {
-    if (patience.attempts > 0) {
-      await this.#pauseFor({ code: "offline", status: 0, retryAfter: 0 }, patience);
-    } else {
+    if (this.#wentSilent && this.#world.fail(this.#used)) {
+      await this.#renew(this.#used, patience); // the same one would only be silent again
+    } else if (patience.attempts > 0) {
+      await this.#pauseFor(NO_ANSWER, patience);
+    }
+    if (patience.attempts === 0) {
       patience.next(0); // a connection that was cut is most often mended at once
     }
+    this.#wentSilent = false;
     const range = rangeOfTheRest(this.#extent, this.#received);
     const answer = await this.#ask(range, patience);
     const extent = extentOf(answer.status, answer.headers);
@@ -194,9 +214,13 @@ class LastingStream {
     const { url } = this.#wanted;
     for (let renewals = 0; ; ) {
       const used = this.#world.freshest(url);
+      this.#used = used;
       const { answer, trouble } = await this.#askOnce(used, range);
       if (answer && (answer.status === 401 || answer.status === 403)) {
         renewals += 1;
+        if (renewals > 1) {
+          this.#world.fail(used); // a fresh token: it is this worker that does not know us
+        }
         if (renewals > RENEWALS_MAX || !(await this.#renew(used, patience))) {
           return answer;
         }
@@ -204,6 +228,9 @@ class LastingStream {
       }
       if (!trouble) {
         return /** @type {Response} */ (answer);
+      }
+      if (this.#world.fail(used) && (await this.#renew(used, patience))) {
+        continue; // to another worker, at the first failure
       }
       if (patience.isOver) {
         if (answer) {
@@ -224,7 +251,7 @@ class LastingStream {
    * @returns {Promise<{answer?: Response, trouble?: Trouble}>}
    */
   async #askOnce(url, range) {
-    const silence = new Timer(this.#world.silenceMs ?? SILENCE_MS);
+    const silence = new Timer(this.#silenceMs(url, FIRST_SILENCE_WITH_OTHERS_MS));
     const giveUp = new AbortController();
     const signal = AbortSignal.any([this.#closing.signal, giveUp.signal]);
     try {
@@ -239,10 +266,20 @@ class LastingStream {
     } catch {
       this.#closing.signal.throwIfAborted();
       giveUp.abort();
-      return { trouble: { code: "offline", status: 0, retryAfter: 0 } };
+      return { trouble: NO_ANSWER };
     } finally {
       silence.stop();
     }
+  }
+
+  /**
+   * How long a connection to this URL may say nothing.
+   * @param {string} url
+   * @param {number} withOthersMs
+   */
+  #silenceMs(url, withOthersMs) {
+    const mayGo = hasOthers(url) && !this.#world.hasFailed(url);
+    return this.#world.silenceMs ?? (mayGo ? withOthersMs : SILENCE_MS);
   }
 
   /**
@@ -272,7 +309,7 @@ class LastingStream {
       signal.addEventListener("abort", () => reject(signal.reason), { once: true });
     });
     try {
-      await Promise.race([timer.end, closed]);
+      await Promise.race([timer.end, this.#world.news(), closed]);
     } finally {
       timer.stop();
     }
@@ -307,6 +344,12 @@ class Patience {
   }
 }
 
+class TooLong extends TypeError {
+  constructor() {
+    super("It took too long.");
+  }
+}
+
 /** A delay that can be called off. */
 class Timer {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -328,7 +371,7 @@ class Timer {
   /** Rejects when the time is over. */
   get rejection() {
     return this.end.then(() => {
-      throw new TypeError("It took too long.");
+      throw new TooLong();
     });
   }
 

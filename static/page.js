@@ -1,4 +1,4 @@
-// Finds what gallery.html promises to contain, and says so when it does not.
+// Finds what a page promises to contain, and says so when it does not; copies text.
 
 /**
  * The element with this id.
@@ -10,7 +10,7 @@
 export function element(id, type) {
   const found = document.getElementById(id);
   if (!(found instanceof type)) {
-    throw new TypeError(`gallery.html has no ${type.name} called ${id}`);
+    throw new TypeError(`this page has no ${type.name} called ${id}`);
   }
   return found;
 }
@@ -27,20 +27,61 @@ export function clone(id) {
   );
 }
 
+/** The addresses of the workers, as the gallery's server has them. */
+export function workersOfPage() {
+  return (element("page", HTMLElement).dataset.workers ?? "").split(" ").filter(Boolean);
+}
+
+/**
+ * @param {HTMLProgressElement} bar
+ * @param {{share: number | null}} progress null: nobody knows how long it will be
+ */
+export function showProgress(bar, { share }) {
+  if (share === null) {
+    bar.removeAttribute("value");
+  } else {
+    bar.value = share;
+  }
+}
+
 const SAID_MS = 1800;
 
 /**
- * Copy, and say so on the button for a moment.
+ * Copy, and say so: on the button for a moment, and in the live region for those who hear the page.
+ * Where the browser will not, the text stands selected in its field, for the person's own keys.
  * @param {string} text
  * @param {HTMLElement} button
+ * @param {{said?: HTMLElement, name?: string, field?: HTMLInputElement}} [options]
  */
-export async function copyText(text, button) {
+export async function copyText(text, button, { said, name = "", field } = {}) {
   const label = button.dataset.label ?? button.textContent ?? "";
   button.dataset.label = label;
-  button.textContent = (await copy(text)) ? "Copied" : "Copying is not allowed";
+  const isCopied = await copy(text);
+  if (!isCopied && field) {
+    field.focus();
+    field.select();
+  }
+  button.textContent = isCopied ? "Copied" : "Not copied";
+  if (said) {
+    const keys = /Mac|iP(hone|ad)/.test(navigator.userAgent) ? "⌘C" : "Ctrl+C";
+    const help = field ? `It is selected: press ${keys}.` : "The browser does not allow it.";
+    say(said, isCopied ? `${name} copied` : `Not copied. ${help}`);
+  }
   setTimeout(() => {
     button.textContent = label;
   }, SAID_MS);
+}
+
+/**
+ * A live region is read out when it changes, so the same words again must come anew.
+ * @param {HTMLElement} region
+ * @param {string} text
+ */
+function say(region, text) {
+  region.textContent = "";
+  requestAnimationFrame(() => {
+    region.textContent = text;
+  });
 }
 
 /**

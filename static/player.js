@@ -4,7 +4,10 @@
 import { ApiError, errorFrom } from "./api.js";
 import { canChangeOver, changeOver } from "./change-over.js";
 import { isGuarded, listenToGuard } from "./guard.js";
+import { keepAwake } from "./keep-awake.js";
+import { watchLine } from "./line-watch.js";
 import { delayAfter, describeTrouble } from "./trouble.js";
+import { Failures, hasOthers, workerOf } from "./workers.js";
 
 /** @typedef {import("./change-over.js").Wish} Wish */
 /** @typedef {import("./trouble.js").Trouble} Trouble */
@@ -12,6 +15,7 @@ import { delayAfter, describeTrouble } from "./trouble.js";
 const SHOW_AFTER_MS = 300; // shorter waits are not worth a word
 const ATTEMPTS_MAX = 100; // with the delays of trouble.js between six and seven minutes
 const LOAD_PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
+const OTHERS_PATIENCE_MS = 8_000; // and less while there are workers that were not tried
 const STALL_PATIENCE_MS = 15_000; // Chromium mends a cut connection by itself in a second or two
 const GUARDED_PATIENCE_MS = 40_000; // the service worker mends what it can before that
 const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its life if that is less
@@ -23,9 +27,13 @@ const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its lif
  * @property {(text: string | null) => void} showProblem
  * @property {(media: HTMLMediaElement) => void} adopt another element has taken the old one's place
  * @property {(bytes: number) => void} countBytes
+ * @property {(worker: string | null) => Promise<void> | null} untilAwake null unless the worker sleeps
  */
 
 /** @typedef {{url: string, via: string, lifetime: number}} SignedUrl */
+
+/** What the workers did to any film of this page. */
+const failures = new Failures();
 
 export class Player {
   #media;
@@ -44,13 +52,16 @@ export class Player {
   #statusTimer = 0;
   #stallTimer = 0;
   #renewTimer = 0;
+  #url = "";
+  #staleAt = 0; // when the token in it ends, in this machine's milliseconds
+  #line = new AbortController();
   /** How the bytes come, as the backend says. */
   via = "";
 
   /**
    * @param {HTMLMediaElement} media
    * @param {string} file as `fileId` makes it
-   * @param {(attempt: number) => Promise<SignedUrl>} sign
+   * @param {(query: string) => Promise<SignedUrl>} sign
    * @param {PlayerView} view
    */
   constructor(media, file, sign, view) {
@@ -66,6 +77,11 @@ export class Player {
       },
       this.#closing.signal,
     );
+    keepAwake(() => (this.#isPlaying ? workerOf(this.#url) : null), this.#closing.signal);
+  }
+
+  get #isPlaying() {
+    return !this.#media.paused && !this.#media.ended;
   }
 
   /** The element that plays now. */
@@ -91,6 +107,7 @@ export class Player {
   close() {
     this.#closing.abort();
     this.#listening.abort();
+    this.#line.abort();
     this.#showStatus(null);
     clearTimeout(this.#stallTimer);
     clearTimeout(this.#renewTimer);
@@ -191,20 +208,29 @@ export class Player {
   /** @param {SignedUrl} signed */
   #renewInTime({ lifetime }) {
     clearTimeout(this.#renewTimer);
+    this.#staleAt = Date.now() + lifetime * 1000;
     const seconds = lifetime - Math.min(RENEW_BEFORE_S, lifetime / 4);
     this.#renewTimer = window.setTimeout(() => void this.#renew(), seconds * 1000);
   }
 
-  /** Move to a fresh URL while the film runs on, where no service worker renews unseen. */
+  /**
+   * Move to a fresh URL while the film runs on, where no service worker renews unseen.
+   * @returns {Promise<boolean>} whether it runs from there
+   */
   async #renew() {
-    if (isGuarded() || !canChangeOver(this.#media) || !this.#hasShown) {
-      return; // the guard mends it, or `error` leads to `#recover`
+    const isBusy = this.#isRecovering || this.#isRenewing;
+    if (isBusy || isGuarded() || !canChangeOver(this.#media) || !this.#hasShown) {
+      return isBusy; // the guard mends it, or `error` leads to `#recover`
     }
     this.#isRenewing = true;
+    let hasMoved = false;
     try {
-      const signed = await this.#sign(0);
+      const signed = await this.#sign(failures.query(0));
       if (!this.#isRecovering && !this.#closing.signal.aborted) {
-        await this.#changeOver(signed.url);
+        hasMoved = await this.#changeOver(signed.url);
+        if (hasMoved) {
+          this.#follow(signed.url);
+        }
         this.#renewInTime(signed);
       }
     } catch (error) {
@@ -216,6 +242,7 @@ export class Player {
       this.#isRenewing = false;
     }
     await this.#onError(); // of the old one, had it failed meanwhile
+    return hasMoved;
   }
 
   /**
@@ -229,8 +256,12 @@ export class Player {
     }
     this.#isRecovering = true;
     clearTimeout(this.#stallTimer);
+    this.#line.abort();
     this.#view.showProblem(null);
     this.#showStatus(status);
+    if (Date.now() < this.#staleAt) {
+      failures.note(this.#url); // later it is the token that has run out
+    }
     const { signal } = this.#closing;
     try {
       for (let attempt = 0; !signal.aborted; attempt += 1) {
@@ -238,12 +269,15 @@ export class Player {
         if (!problem || signal.aborted) {
           break;
         }
+        const mayBeItsOwn = problem.isPassing || problem.code === "channel_missing";
+        if (mayBeItsOwn && failures.note(this.#url)) {
+          continue; // with another worker, at once
+        }
         if (!problem.isPassing || attempt >= ATTEMPTS_MAX) {
           this.#view.showProblem(problem.message);
           break;
         }
-        this.#showStatus(describeTrouble(problem, navigator.onLine));
-        await pause(delayAfter(attempt, problem.retryAfter), signal);
+        await this.#wait(attempt, problem);
       }
     } finally {
       this.#isRecovering = false;
@@ -255,6 +289,43 @@ export class Player {
   }
 
   /**
+   * Before the next attempt of a worker that has failed already.
+   * @param {number} attempt
+   * @param {ApiError} problem
+   */
+  async #wait(attempt, problem) {
+    const { signal } = this.#closing;
+    this.#showStatus(describeTrouble(problem, navigator.onLine));
+    const awake = this.#view.untilAwake(workerOf(this.#url));
+    if (awake) {
+      await Promise.race([awake, ended(signal)]);
+    } else {
+      await pause(delayAfter(attempt, problem.retryAfter), signal);
+    }
+  }
+
+  /**
+   * The film comes from this URL from now on.
+   * @param {string} url
+   */
+  #follow(url) {
+    this.#url = url;
+    this.#line.abort();
+    this.#line = new AbortController();
+    if (!isGuarded()) {
+      watchLine(this.#media, url, () => void this.#leave(), this.#line.signal);
+    }
+  }
+
+  /** The worker is gone, and the film still runs from what it holds: to another one meanwhile. */
+  async #leave() {
+    failures.note(this.#url);
+    if (!(await this.#renew())) {
+      await this.#recover("Reconnecting…", { reloadAtOnce: true });
+    }
+  }
+
+  /**
    * One attempt: sign, ask for a byte, load. Returns what went wrong, or null.
    * @param {number} attempt
    * @param {boolean} reloadAtOnce
@@ -262,13 +333,16 @@ export class Player {
    */
   async #try(attempt, reloadAtOnce) {
     try {
-      const signed = await this.#sign(attempt);
+      const signed = await this.#sign(failures.query(attempt));
+      this.#url = signed.url;
       if (!reloadAtOnce) {
-        await probe(signed.url, this.#closing.signal);
+        const patience = AbortSignal.timeout(patienceFor(signed.url));
+        await probe(signed.url, AbortSignal.any([this.#closing.signal, patience]));
       }
       if (await this.#load(signed.url)) {
         this.via = signed.via;
         this.#renewInTime(signed);
+        this.#follow(signed.url);
         return null;
       }
       if (reloadAtOnce) {
@@ -298,7 +372,8 @@ export class Player {
     const { position, playing, speed, volume, muted } = this.#wish;
     media.src = url;
     media.load();
-    const outcome = await firstOf(media, ["loadedmetadata", "error"], this.#closing.signal);
+    const names = ["loadedmetadata", "error"];
+    const outcome = await firstOf(media, names, patienceFor(url), this.#closing.signal);
     if (outcome !== "loadedmetadata") {
       return outcome === "closed";
     }
@@ -346,6 +421,14 @@ export class Player {
 }
 
 /**
+ * How long this URL may take for its first answer, in milliseconds.
+ * @param {string} url
+ */
+function patienceFor(url) {
+  return hasOthers(url) && !failures.has(url) ? OTHERS_PATIENCE_MS : LOAD_PATIENCE_MS;
+}
+
+/**
  * Ask for one byte, because a media element does not tell why it failed and the worker does.
  * @param {string} url
  * @param {AbortSignal} signal
@@ -378,20 +461,31 @@ function pause(milliseconds, signal) {
 }
 
 /**
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>} for its end
+ */
+function ended(signal) {
+  return new Promise((resolve) => {
+    signal.addEventListener("abort", () => resolve(undefined), { once: true });
+  });
+}
+
+/**
  * The first of these events; `closed` or `late` when none comes.
  * @param {HTMLMediaElement} media
  * @param {string[]} names
+ * @param {number} patienceMs
  * @param {AbortSignal} closing
  * @returns {Promise<string>}
  */
-function firstOf(media, names, closing) {
+function firstOf(media, names, patienceMs, closing) {
   const done = new AbortController();
   return new Promise((resolve) => {
     for (const name of names) {
       media.addEventListener(name, () => resolve(name), { signal: done.signal });
     }
     closing.addEventListener("abort", () => resolve("closed"), { signal: done.signal });
-    const timer = setTimeout(() => resolve("late"), LOAD_PATIENCE_MS);
+    const timer = setTimeout(() => resolve("late"), patienceMs);
     done.signal.addEventListener("abort", () => clearTimeout(timer));
   }).finally(() => done.abort());
 }

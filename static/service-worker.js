@@ -2,6 +2,7 @@
 // its one `src`, and what that URL no longer gives is fetched with a fresh one. All else passes by.
 
 import { openLasting } from "/static/lasting-stream.js";
+import { Failures } from "/static/workers.js";
 
 /** @typedef {import("/static/trouble.js").Trouble} Trouble */
 /** @typedef {Event & {waitUntil(work: Promise<unknown>): void}} LifeEvent */
@@ -18,6 +19,10 @@ const worker = /** @type {Self} */ (/** @type {unknown} */ (self));
 const fresh = new Map();
 /** Renewals under way. @type {Map<string, Promise<string>>} */
 const renewals = new Map();
+const failures = new Failures();
+let tellNews = () => {};
+/** For the next time that a page says that a worker has woken up. @type {Promise<void>} */
+let news = awaitNews();
 
 self.addEventListener("install", () => void worker.skipWaiting());
 self.addEventListener("activate", (event) => {
@@ -25,7 +30,11 @@ self.addEventListener("activate", (event) => {
   lifeEvent.waitUntil(worker.clients.claim());
 });
 // The page says "stay" while a film is open. Hearing it is enough to be kept alive.
-self.addEventListener("message", () => {});
+self.addEventListener("message", (event) => {
+  if (/** @type {MessageEvent} */ (event).data === "awake") {
+    tellNews();
+  }
+});
 self.addEventListener("fetch", (event) => {
   const fetchEvent = /** @type {FetchEvent} */ (event);
   const file = filmOf(fetchEvent.request);
@@ -33,6 +42,16 @@ self.addEventListener("fetch", (event) => {
     fetchEvent.respondWith(answer(fetchEvent.request, file, fetchEvent.clientId));
   }
 });
+
+/** @returns {Promise<void>} */
+function awaitNews() {
+  return new Promise((resolve) => {
+    tellNews = () => {
+      resolve();
+      news = awaitNews();
+    };
+  });
+}
 
 /**
  * `chat/message` when a player of ours asks a worker for a film; only such answers can be read.
@@ -42,7 +61,7 @@ function filmOf({ method, mode, destination, url }) {
   const { origin, pathname } = new URL(url);
   const isPlayer = destination === "video" || destination === "audio";
   const isOurs = method === "GET" && mode === "cors" && isPlayer && origin !== location.origin;
-  return isOurs ? /^\/stream\/(-?\d+\/\d+)(\/|$)/.exec(pathname)?.[1] : undefined;
+  return isOurs ? /\/stream\/(-?\d+\/\d+)(\/|$)/.exec(pathname)?.[1] : undefined;
 }
 
 /**
@@ -58,8 +77,11 @@ function answer({ url, headers, signal }, file, clientId) {
       fetch: (address, options) => fetch(address, options),
       freshest: (address) => fresh.get(address) ?? address,
       renew: (address, stale, attempt) => renew(file, address, stale, attempt),
+      fail: (address) => failures.note(address),
+      hasFailed: (address) => failures.has(address),
       tell: (trouble) => page.say({ trouble }),
       count: (bytes) => page.count(bytes),
+      news: () => news,
     },
   );
 }
@@ -95,7 +117,8 @@ function renew(file, url, stale, attempt) {
  * @returns {Promise<string>}
  */
 async function fetchUrl(file, attempt) {
-  const response = await fetch(`/api/files/${file}/url?attempt=${attempt}`, { cache: "no-store" });
+  const query = failures.query(attempt);
+  const response = await fetch(`/api/files/${file}/url?${query}`, { cache: "no-store" });
   if (!response.ok) {
     throw new TypeError(`The gallery answered ${response.status}.`);
   }

@@ -8,12 +8,21 @@ import { clone, copyText, element } from "./page.js";
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 /** @typedef {import("./api.js").Share} Share */
 
+const ELEMENTS = {
+  video: "<video>",
+  audio: "<audio>",
+  image: "<img>",
+  document: "<a> to download",
+};
+let fields = 0;
+
 export class ShareDialog {
   #dialog = element("share", HTMLDialogElement);
   #ends = element("share-ends", HTMLElement);
   #make = element("share-make", HTMLButtonElement);
   #list = element("share-list", HTMLElement);
   #note = element("share-note", HTMLElement);
+  #said = element("share-said", HTMLElement);
   #problem = element("share-problem", HTMLElement);
   /** @type {MediaFile | null} */
   #file = null;
@@ -68,18 +77,14 @@ export class ShareDialog {
   /** @param {Share} share */
   #entry(share) {
     const entry = clone("share-template");
-    /** @type {(name: string) => HTMLElement} */
-    const part = (name) => /** @type {HTMLElement} */ (entry.querySelector(`.share-${name}`));
-    const link = /** @type {HTMLInputElement} */ (part("link"));
-    link.value = share.url;
-    link.addEventListener("focus", () => link.select());
-    part("end").textContent =
+    this.#fill(part(entry, "main"), "Link", share.watch_url);
+    part(entry, "ways").replaceChildren(
+      ...waysOf(share, this.#file).map(([name, text]) => this.#way(name, text)),
+    );
+    part(entry, "end").textContent =
       share.expires_at === null ? "Never ends" : `Ends ${formatDate(share.expires_at)}`;
-    copyOnClick(part("copy"), share.url);
-    copyOnClick(part("embed"), share.embed_code);
-    const playlist = /** @type {HTMLAnchorElement} */ (part("playlist"));
-    playlist.href = share.m3u_url;
-    part("revoke").addEventListener("click", () => {
+    /** @type {HTMLAnchorElement} */ (part(entry, "open")).href = share.watch_url;
+    part(entry, "revoke").addEventListener("click", () => {
       void this.#attempt(async () => {
         await revokeShare(share.id);
         entry.remove();
@@ -87,6 +92,41 @@ export class ShareDialog {
       });
     });
     return entry;
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} text
+   */
+  #way(name, text) {
+    const way = clone("share-way-template");
+    const label = /** @type {HTMLLabelElement} */ (part(way, "label"));
+    const { field, button } = this.#fill(way, name, text);
+    label.textContent = name;
+    label.id = `${field.id}-name`;
+    label.htmlFor = field.id;
+    button.id = `${field.id}-copy`;
+    button.setAttribute("aria-labelledby", `${button.id} ${label.id}`);
+    return way;
+  }
+
+  /**
+   * A field with a text to take along, and the button that copies it.
+   * @param {HTMLElement} row
+   * @param {string} name
+   * @param {string} text
+   */
+  #fill(row, name, text) {
+    const field = /** @type {HTMLInputElement} */ (part(row, "text"));
+    const button = part(row, "copy");
+    fields += 1;
+    field.id = `share-text-${fields}`;
+    field.value = text;
+    field.addEventListener("focus", () => field.select());
+    button.addEventListener("click", () => {
+      void copyText(text, button, { said: this.#said, name, field });
+    });
+    return { field, button };
   }
 
   /** @param {() => Promise<void>} work */
@@ -105,9 +145,28 @@ export class ShareDialog {
 }
 
 /**
- * @param {HTMLElement} button
- * @param {string} text
+ * What else a link is good for: a name for people, and the text to copy.
+ * @param {Share} share
+ * @param {MediaFile | null} file
+ * @returns {[string, string][]}
  */
-function copyOnClick(button, text) {
-  button.addEventListener("click", () => void copyText(text, button));
+function waysOf(share, file) {
+  const element = ELEMENTS[file?.kind ?? "video"];
+  const isPlayed = file?.kind === "video" || file?.kind === "audio";
+  return [
+    ["Direct link, for players and downloads", share.url],
+    [`HTML: ${element}`, share.media_code],
+    ["HTML: <iframe> with the player", share.embed_code],
+    .../** @type {[string, string][]} */ (
+      isPlayed ? [["Playlist (m3u), for VLC and others", share.m3u_url]] : []
+    ),
+  ];
+}
+
+/**
+ * @param {HTMLElement} entry
+ * @param {string} name
+ */
+function part(entry, name) {
+  return /** @type {HTMLElement} */ (entry.querySelector(`.share-${name}`));
 }

@@ -6,13 +6,15 @@ import { formatDuration, formatFacts, formatTitle } from "./format.js";
 import { fillPlaceholder, showThumbnail } from "./grid.js";
 import { fileId } from "./listing.js";
 import { platformOf, playersOn } from "./open-in.js";
-import { copyText, element } from "./page.js";
+import { copyText, element, showProgress } from "./page.js";
 import { Picture } from "./picture.js";
 import { Player } from "./player.js";
 import { recallPosition, rememberPosition } from "./positions.js";
 import { ShareDialog } from "./share-dialog.js";
 import { actionOf, HELP } from "./shortcuts.js";
 import { Stats } from "./stats.js";
+import { describeWaking } from "./waking.js";
+import { Failures } from "./workers.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 /** @typedef {import("./api.js").Share} Share */
@@ -25,6 +27,7 @@ const SWIPE_PX = 60;
 const SWIPE_MS = 600;
 const CONTROLS_PX = 90; // of the film's own controls, where a swipe means something else
 const PLAYER_LINK_S = 24 * 3600; // a film and the evening around it
+const PICTURE_ATTEMPTS = 3; // of workers, each of them once
 
 /**
  * What the viewer needs of the page around it.
@@ -32,6 +35,7 @@ const PLAYER_LINK_S = 24 * 3600; // a film and the evening around it
  * @property {() => void} leave the person wants to go back
  * @property {(id: string, step: 1 | -1) => Promise<string | null>} neighbour
  * @property {(id: string) => void} goTo
+ * @property {import("./waking.js").Waking} waking
  */
 
 export class Viewer {
@@ -39,6 +43,13 @@ export class Viewer {
   #frame = element("viewer-frame", HTMLElement);
   #stage = element("viewer-stage", HTMLElement);
   #status = element("viewer-status", HTMLElement);
+  #waking = {
+    box: element("viewer-waking", HTMLElement),
+    text: element("viewer-waking-text", HTMLElement),
+    bar: element("viewer-waking-bar", HTMLProgressElement),
+  };
+  /** Why nothing is to be seen, as the player says. @type {string | null} */
+  #waitsFor = null;
   #problem = element("viewer-problem", HTMLElement);
   #problemText = element("viewer-problem-text", HTMLElement);
   #download = element("viewer-download", HTMLAnchorElement);
@@ -209,11 +220,12 @@ export class Viewer {
     // The browser's own download would save the film under a URL that ends within the hour.
     media.setAttribute("controlslist", "nodownload");
     media.setAttribute("aria-label", formatTitle(file));
-    this.#player = new Player(media, id, (attempt) => signUrl(id, attempt), {
+    this.#player = new Player(media, id, (failed) => signUrl(id, failed), {
       showStatus: (text) => this.#showStatus(text),
       showProblem: (text) => this.#showProblem(text),
       adopt: (twin) => this.#follow(twin),
       countBytes: (bytes) => this.#stats.count(bytes),
+      untilAwake: (worker) => this.#around.waking.untilAwake(worker),
     });
     this.#follow(media);
     announce(file, (step) => void this.#step(step));
@@ -279,8 +291,7 @@ export class Viewer {
     image.alt = file.caption || formatTitle(file);
     const late = setTimeout(() => this.#id === id && this.#showStatus("Loading…"), 300);
     try {
-      image.src = (await signUrl(id)).url;
-      await image.decode();
+      await loadPicture(image, id);
       if (this.#id === id) {
         this.#stage.replaceChildren(image);
         this.#picture = new Picture(this.#stage, image, this.#closing.signal);
@@ -336,8 +347,20 @@ export class Viewer {
 
   /** @param {string | null} text */
   #showStatus(text) {
-    this.#status.textContent = text;
-    this.#status.hidden = text === null;
+    this.#waitsFor = text;
+    this.showWaking();
+  }
+
+  /** A worker that sleeps is what a waiting film waits for, and says how far it is. */
+  showWaking() {
+    const progress = this.#waitsFor === null ? null : this.#around.waking.progress;
+    this.#status.textContent = this.#waitsFor;
+    this.#status.hidden = this.#waitsFor === null || progress !== null;
+    this.#waking.box.hidden = progress === null;
+    if (progress) {
+      this.#waking.text.textContent = describeWaking(progress, "The film then starts by itself.");
+      showProgress(this.#waking.bar, progress);
+    }
   }
 
   /** @param {string | null} text */
@@ -539,6 +562,7 @@ export class Viewer {
       const { url } = await signUrl(this.#id);
       const address = new URL(url, location.href);
       address.searchParams.set("download", "1");
+      address.searchParams.delete("hold"); // a download has nowhere else to go
       location.assign(address);
     } catch (error) {
       this.#showProblem(messageOf(error));
@@ -650,6 +674,27 @@ export class Viewer {
         void this.#step(dx < 0 ? 1 : -1);
       }
     });
+  }
+}
+
+/**
+ * From the first worker that gives it.
+ * @param {HTMLImageElement} image
+ * @param {string} id
+ */
+async function loadPicture(image, id) {
+  const failures = new Failures();
+  for (let attempt = 0; ; attempt += 1) {
+    const { url } = await signUrl(id, failures.query(attempt));
+    image.src = url;
+    try {
+      await image.decode();
+      return;
+    } catch (error) {
+      if (!failures.note(url) || attempt + 1 >= PICTURE_ATTEMPTS) {
+        throw error;
+      }
+    }
   }
 }
 

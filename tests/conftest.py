@@ -35,6 +35,7 @@ from telegram_simulator.world import Bot, Channel, Post
 
 REPOSITORY = Path(__file__).parent.parent
 WORKER_SCRIPT = REPOSITORY / "render-service-chunked.py"
+LEAN = REPOSITORY / "tests" / "lean.py"
 JWT_SECRET = "a secret of the test suite, long enough"
 
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
@@ -211,13 +212,16 @@ async def start_worker_process(stage: Stage, tmp_path: Path) -> AsyncIterator[St
     started: list[WorkerProcess] = []
 
     async def start(
-        *, python: str = sys.executable, script: Path = WORKER_SCRIPT, **environ: str
+        *,
+        python: str = sys.executable,
+        script: Path = WORKER_SCRIPT,
+        lean: bool = False,
+        **environ: str,
     ) -> WorkerProcess:
         log_path = tmp_path / f"worker-{len(started)}.log"
         with log_path.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                python,
-                str(script),
+                *[python, *([str(LEAN)] if lean else []), str(script)],
                 env={"PATH": os.environ["PATH"], **stage.environment(), **environ},
                 cwd=script.parent,
                 stderr=log,

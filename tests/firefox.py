@@ -3,6 +3,7 @@
 async with open_firefox(profile_folder) as tab:
     await tab.goto("http://127.0.0.1:8080/")
     title = await tab.evaluate("document.title")
+    frames = [await frame.evaluate("location.href") for frame in await tab.frames()]
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -40,15 +41,37 @@ PREFERENCES: Mapping[str, object] = {
 class Firefox:
     """One tab. Expressions are evaluated in its page; promises are awaited."""
 
-    def __init__(self, socket: ClientWebSocketResponse, context: str) -> None:
+    def __init__(
+        self, socket: ClientWebSocketResponse, context: str, numbers: Iterator[int]
+    ) -> None:
         self._socket = socket
         self._context = context
-        self._numbers = count(100)
+        self._numbers = numbers
 
     async def goto(self, url: str) -> None:
         await self._command(
             "browsingContext.navigate", context=self._context, url=url, wait="complete"
         )
+
+    async def frames(self) -> list[Firefox]:
+        """The frames in the page, in their order, whatever their origin."""
+        tree = await self._command("browsingContext.getTree", root=self._context)
+        (page,) = tree["contexts"]
+        return [self._child(each["context"]) for each in page["children"]]
+
+    async def new_tab(self) -> Firefox:
+        """Another tab, in front of this one, which is hidden from then on."""
+        made = await self._command("browsingContext.create", type="tab")
+        tab = self._child(made["context"])
+        await tab.show()
+        return tab
+
+    async def show(self) -> None:
+        """Bring this tab to the front."""
+        await self._command("browsingContext.activate", context=self._context)
+
+    def _child(self, context: str) -> Firefox:
+        return Firefox(self._socket, context, self._numbers)
 
     async def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression that JSON can say."""
@@ -115,7 +138,7 @@ async def open_firefox(profile: Path, **preferences: object) -> AsyncIterator[Fi
         ):
             await _command(socket, 1, "session.new", {"capabilities": {}})
             tree = await _command(socket, 2, "browsingContext.getTree", {})
-            yield Firefox(socket, tree["contexts"][0]["context"])
+            yield Firefox(socket, tree["contexts"][0]["context"], count(100))
             await _command(socket, 3, "browser.close", {})
         await process.wait()
         await drain

@@ -7,10 +7,14 @@ expired token. It hands bytes through and knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 PIECE_BYTES = 16 * 1024
+UNREAD_BYTES = 64 * 1024
+"""What the kernel may hold of what the worker has sent: by default megabytes, which would go on
+arriving for seconds after the worker is gone."""
 
 
 class RoughLine:
@@ -48,9 +52,7 @@ class RoughLine:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            worker_reader, worker_writer = await asyncio.open_connection(
-                "127.0.0.1", self.target_port
-            )
+            worker_reader, worker_writer = await self._reach_worker()
         except OSError:
             writer.transport.abort()
             return
@@ -72,6 +74,18 @@ class RoughLine:
             # A reset, not an end: what was on its way must not look complete.
             writer.transport.abort()
             worker_writer.transport.abort()
+
+    async def _reach_worker(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
+        connection.setblocking(False)
+        try:
+            address = ("127.0.0.1", self.target_port)
+            await asyncio.get_running_loop().sock_connect(connection, address)
+            return await asyncio.open_connection(sock=connection)
+        except BaseException:
+            connection.close()
+            raise
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: int | None = None

@@ -26,7 +26,7 @@ from yarl import URL
 
 import backend
 from gallery import catalogue
-from gallery.files import MediaFile, stream_url, worker_for
+from gallery.files import MediaFile, stream_url
 from gallery.index import PAGE_FILES
 from gallery.settings import Settings, SettingsError
 from gallery.sign_in import (
@@ -314,14 +314,6 @@ def test_a_stream_url_ends_in_the_name_and_never_climbs(name: str, segment: str)
 )
 def test_kinds(mime_type: str, name: str, kind: str) -> None:
     assert media_file(mime_type=mime_type, name=name).kind == kind
-
-
-def test_a_file_stays_with_its_worker_until_an_attempt_fails() -> None:
-    workers = ("http://a", "http://b", "http://c")
-    first = worker_for(workers, media_file())
-    assert worker_for(workers, media_file()) == first
-    attempts = {worker_for(workers, media_file(), attempt) for attempt in range(3)}
-    assert attempts == set(workers)
 
 
 # -- Pages and headers -------------------------------------------------------------------------

@@ -40,11 +40,11 @@ from gallery.catalogue import CATALOGUE
 from gallery.files import NAME_MAX_CHARACTERS, MediaFile, path_segment
 from gallery.http_file import content_disposition
 from gallery.logs import SafeFormatter
+from gallery.presentation import title_of
 from gallery.sessions import EndedSessions
 from gallery.settings import Settings
 from gallery.sign_in import COOKIE, GATE, PATIENCE_PER_ADDRESS, PATIENCE_WITH_EVERYONE
 from gallery.tokens import Session, read_session, session_token, webhook_secret
-from gallery.visitors import title_of
 
 CHAT_ID = -1001234567890
 PASSWORD = "correct horse battery"
@@ -538,7 +538,7 @@ async def every_answer(house: House) -> list[tuple[str, Any, bytes]]:
     house.bot_api.say("file_1.mp4", SMALL, headers={"Content-Type": "video/mp4"})
     share, ended = await house.share(), await house.share()
     assert await status(house.owner, f"/api/shares/{ended}", "DELETE") == 204
-    doors = ["/v/{}", "/v/{}/poster", "/embed/{}", "/m3u/{}", "/api/share/{}/url"]
+    doors = ["/v/{}", "/v/{}/poster", "/watch/{}", "/embed/{}", "/m3u/{}", "/api/share/{}/url"]
     url = quote(f"{house.owner.make_url('/')}v/{share}", safe="")
     paths = [
         "/",
@@ -597,7 +597,7 @@ async def test_every_answer_forbids_what_is_not_needed(house: House) -> None:
             for directive in ("script-src", "style-src", "worker-src", "form-action"):
                 assert policy[directive] == {"'self'"}, (name, directive)
             assert policy["base-uri"] == {"'none'"}
-        is_for_visitors = re.match(r"\d+ /(v|embed|m3u|oembed|api/share)\b", name)
+        is_for_visitors = re.match(r"\d+ /(v|watch|embed|m3u|oembed|api/share)\b", name)
         may_be_framed = is_for_visitors and name[:3] != "405"
         assert policy["frame-ancestors"] == ({"*"} if may_be_framed else {"'none'"}), name
         assert headers["X-Content-Type-Options"] == "nosniff", name

@@ -265,10 +265,14 @@ async def test_a_worker_that_is_away_is_named_and_waited_for(
     settings = Settings.from_env({**environment, "JWT_SECRET": JWT_SECRET})
     gallery = await aiohttp_client(await asyncio.to_thread(backend.create_app, settings))
     await page.goto(str(gallery.make_url("/")))
-    await expect(page.locator("#notice-title")).to_have_text("Waking the worker…")
+    await expect(page.locator("#state")).to_contain_text("cannot be reached: nobody listens there")
+    await expect(page.locator("#notice-title")).to_have_text(
+        "The worker does not answer", timeout=15_000
+    )
     await worker_process.start()
     await expect(page.locator(".card-link")).to_have_count(4, timeout=15_000)
     await expect(page.locator("#notice")).to_be_hidden()
+    await expect(page.locator("#state-list")).not_to_contain_text("The worker at", timeout=15_000)
 
 
 async def test_the_list_says_when_the_person_is_offline_and_goes_on_afterwards(page: Page) -> None:

@@ -41,6 +41,7 @@ from gallery.search import (
 )
 from gallery.settings import Settings
 from gallery.worker_client import Listing, WorkerClient
+from gallery.workers import Workers
 
 CHAT_ID, OTHER_CHAT_ID = -1001234567890, -1009876543210
 
@@ -508,8 +509,10 @@ async def test_reading_goes_on_after_a_restart_in_the_middle(
     first_index = await open_index(path)
     first = follow(worker, first_index)
     first.start()
+    visit = asyncio.create_task(first.page(Query()))
     await reached.wait()
     assert await first.state() == {"state": "reading", "files": 4, "messages_read": 4}
+    visit.cancel()
     await first.close()
     await first_index.close()
     worker.before, worker.asked = None, []
@@ -525,7 +528,9 @@ async def test_a_walk_after_the_start_finds_what_changed_meanwhile(
     index = await open_index()
     await index.record(CHAT_ID, 0, 7, [media_file(n, caption="old") for n in range(1, 8)], 1.0)
     await index.advance(CHAT_ID, 7, is_complete=True)
-    follow(ScriptedWorker(1, 2, 4, 5), index).start()
+    kept = follow(ScriptedWorker(1, 2, 4, 5), index)
+    kept.start()
+    await kept.find(CHAT_ID, 1)
 
     async def is_done() -> bool:
         return await shown(index, sort="oldest") == [1, 2, 4, 5] and not await shown(index, "old")
@@ -541,7 +546,9 @@ async def test_what_lies_beyond_a_stretch_of_deleted_posts_is_asked_for_before_i
     await index.advance(CHAT_ID, 2500, is_complete=True)
     worker = ScriptedWorker(1, 2001)
     worker.blind_after = 1
-    follow(worker, index).start()
+    kept = follow(worker, index)
+    kept.start()
+    await kept.find(CHAT_ID, 1)
 
     async def is_done() -> bool:
         return await shown(index, sort="oldest") == [1, 2001]
@@ -550,20 +557,107 @@ async def test_what_lies_beyond_a_stretch_of_deleted_posts_is_asked_for_before_i
     assert len(worker.asked) <= 6
 
 
-async def test_walks_are_repeated(
-    open_index: OpenIndex, follow: Follow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalogue, "WALK_INTERVAL_S", 0.0)
+class FakeTime:
+    """A clock that a test moves, and the sleeping that goes by it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        self._sleepers.append((self.now + seconds, over))
+        await over.wait()
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for when, over in self._sleepers:
+            if when <= self.now:
+                over.set()
+        self._sleepers = [each for each in self._sleepers if each[0] > self.now]
+
+    async def until_somebody_sleeps(self, seconds: float) -> None:
+        """Wait until a sleep of this length has begun."""
+        async with asyncio.timeout(10):
+            while self.now + seconds not in [when for when, _ in self._sleepers]:
+                await asyncio.sleep(0.002)
+
+
+DAY_S = 24 * 3600.0
+
+
+async def test_no_worker_is_asked_for_anything_while_nobody_is_there(open_index: OpenIndex) -> None:
+    """Whatever a timer of ours asked of the worker would stand in the list of what it was asked."""
+    fake = FakeTime()
     index = await open_index()
     worker = ScriptedWorker(1, 2, 3)
-    follow(worker, index).start()
+    kept = Catalogue((CHAT_ID,), worker, index, fake.clock, fake.sleep)
+    kept.start()
+    fake.advance(DAY_S)
+    assert (await kept.page(Query())).total == 3
+    reading = [0, 2]
+    assert worker.asked == reading
+    walk = [0, 2]
+    expected = reading
+    for _ in range(2):
+        await fake.until_somebody_sleeps(catalogue.WALK_INTERVAL_S)
+        fake.advance(DAY_S)  # several walks are due, and nobody is there
+        await kept.find(CHAT_ID, 1)  # somebody comes: one walk
+        for _ in walk:
+            await fake.until_somebody_sleeps(catalogue.WALK_PAUSE_S)
+            fake.advance(catalogue.WALK_PAUSE_S)
+        expected = expected + walk
+        assert worker.asked == expected
+    await kept.close()
 
-    async def has(*expected: int) -> bool:
-        return await shown(index, sort="oldest") == list(expected)
 
-    await until(lambda: has(1, 2, 3))
-    worker.message_ids.remove(2)
-    await until(lambda: has(1, 3))
+async def test_whoever_was_there_since_the_last_walk_gets_the_next_one_in_time(
+    open_index: OpenIndex,
+) -> None:
+    fake = FakeTime()
+    index = await open_index()
+    worker = ScriptedWorker(1, 2)
+    kept = Catalogue((CHAT_ID,), worker, index, fake.clock, fake.sleep)
+    kept.start()
+    await kept.page(Query())
+    await fake.until_somebody_sleeps(catalogue.WALK_INTERVAL_S)
+    worker.asked.clear()
+    fake.advance(3600)
+    await kept.find(CHAT_ID, 1)
+    fake.advance(catalogue.WALK_INTERVAL_S - 3600)
+    await fake.until_somebody_sleeps(catalogue.WALK_PAUSE_S)
+    assert worker.asked == [0]
+    await kept.close()
+
+
+async def test_a_channel_that_cannot_be_read_is_left_alone_when_nobody_waits_for_it(
+    open_index: OpenIndex,
+) -> None:
+    fake = FakeTime()
+    worker = ScriptedWorker(1)
+    worker.problem = worker_unreachable()
+    kept = Catalogue((CHAT_ID,), worker, await open_index(), fake.clock, fake.sleep)
+    kept.start()
+    with pytest.raises(ApiError, match="does not answer"):
+        await kept.page(Query())
+    wait_s = catalogue.RETRY_FIRST_S
+    while fake.now < 1000 + catalogue.PRESENT_S:
+        await fake.until_somebody_sleeps(wait_s)
+        fake.advance(wait_s)
+        wait_s = min(2 * wait_s, catalogue.RETRY_MAX_S)
+    tries = len(worker.asked)
+    assert tries > 3
+    fake.advance(DAY_S)
+    worker.problem = None
+    assert (await kept.page(Query())).total == 1
+    assert worker.asked[tries:] in (
+        [0],
+        [0, 1],
+    )  # the keeper's look may have been shared or its own
+    await kept.close()
 
 
 async def test_a_worker_that_fails_in_a_walk_deletes_nothing(
@@ -574,7 +668,9 @@ async def test_a_worker_that_fails_in_a_walk_deletes_nothing(
     await index.advance(CHAT_ID, 3, is_complete=True)
     worker = ScriptedWorker()
     worker.problem = ApiError(503, "worker_busy", "Telegram is busy.")
-    follow(worker, index).start()
+    kept = follow(worker, index)
+    kept.start()
+    await kept.find(CHAT_ID, 1)
 
     async def has_given_up() -> bool:
         return len(worker.asked) == catalogue.WALK_FAILURES_MAX
@@ -583,7 +679,7 @@ async def test_a_worker_that_fails_in_a_walk_deletes_nothing(
     assert await shown(index, sort="oldest") == [1, 2, 3]
 
 
-async def test_reading_is_tried_again_without_anybody_asking(
+async def test_reading_is_tried_again_without_anybody_asking_twice(
     open_index: OpenIndex, follow: Follow
 ) -> None:
     index = await open_index()
@@ -591,13 +687,13 @@ async def test_reading_is_tried_again_without_anybody_asking(
     worker.problem = worker_unreachable()
     kept = follow(worker, index)
     kept.start()
+    with pytest.raises(ApiError, match="does not answer"):
+        await kept.page(Query())
 
     async def has_failed_twice() -> bool:
         return len(worker.asked) >= 2
 
     await until(has_failed_twice)
-    with pytest.raises(ApiError, match="does not answer"):
-        await kept.page(Query())
     worker.problem = None
 
     async def has_it() -> bool:
@@ -683,7 +779,7 @@ async def test_what_a_worker_says_becomes_what_the_owner_can_do(
     url = str((await aiohttp_server(app)).make_url("/")).rstrip("/")
     async with ClientSession() as session:
         with pytest.raises(ApiError) as caught:
-            await WorkerClient(session, (url,), "x" * 32).files_after(CHAT_ID, 0)
+            await WorkerClient(session, Workers((url,)), "x" * 32).files_after(CHAT_ID, 0)
     assert (caught.value.code, caught.value.retry_after_s) == (code, wait_s)
 
 

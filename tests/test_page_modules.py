@@ -81,7 +81,8 @@ STREAM = """(async () => {
   const world = {
     fetch: async (url, {headers}) => {
       asked.push(`${url} ${headers.Range}`);
-      const {status = 206, cut = Infinity, tag = '"a"'} = answers[asked.length - 1] ?? {};
+      const answer = answers[asked.length - 1] ?? {};
+      const {status = 206, cut = Infinity, hang = false, tag = '"a"'} = answer;
       if (status === 0) throw new TypeError('no network');
       if (status !== 206) return new Response('{"error": {"code": "token_expired"}}', {status});
       const [, start, stop] = /bytes=(\\d+)-(\\d*)/.exec(headers.Range);
@@ -92,6 +93,7 @@ STREAM = """(async () => {
           controller.enqueue(whole.slice(Number(start), last));
         },
         pull(controller) {
+          if (last < end && hang) return new Promise(() => {});
           if (last < end) controller.error(new Error('cut'));
           else controller.close();
         },
@@ -101,9 +103,14 @@ STREAM = """(async () => {
     },
     freshest: (url) => world.newest ?? url,
     renew: async () => { world.newest = 'fresh'; },
+    fail: (url) => %(others)s && !world.failed.has(url) && Boolean(world.failed.add(url)),
+    hasFailed: (url) => world.failed.has(url),
+    failed: new Set(),
+    news: () => new Promise(() => {}),
     tell: () => {},
     count: () => {},
     patienceMs: %(patience_ms)s,
+    silenceMs: 300,
   };
   const abort = new AbortController();
   const wanted = {url: 'old', range: 'bytes=100-', signal: abort.signal};
@@ -118,9 +125,9 @@ STREAM = """(async () => {
 })()"""
 
 
-async def play(call: Call, answers: str, patience_ms: int = 60_000) -> Any:
-    script = STREAM % {"answers": answers, "patience_ms": patience_ms}
-    return await call("lasting-stream.js", script)
+async def play(call: Call, answers: str, patience_ms: int = 60_000, *, others: bool = False) -> Any:
+    facts = {"answers": answers, "patience_ms": patience_ms, "others": str(others).lower()}
+    return await call("lasting-stream.js", STREAM % facts)
 
 
 async def test_a_stream_is_renewed_and_resumed_without_a_byte_lost_or_doubled(call: Call) -> None:
@@ -157,6 +164,98 @@ async def test_patience_with_a_worker_that_is_away_ends(call: Call) -> None:
     played = await play(call, "Array(99).fill({status: 503})", patience_ms=500)
     assert played["status"] == 503
     assert len(played["asked"]) > 1
+
+
+@pytest.mark.parametrize("first", ["{status: 0}", "{status: 503}", "{status: 502}"])
+async def test_with_other_workers_the_first_failure_leads_to_the_next(
+    call: Call, first: str
+) -> None:
+    played = await play(call, f"[{first}, {{}}]", others=True)
+    assert played == {
+        "asked": ["old bytes=100-", "fresh bytes=100-"],
+        "status": 206,
+        "length": 900,
+        "isRight": True,
+    }
+    played = await play(call, f"[{{cut: 300}}, {first}, {{}}]", others=True)
+    assert played["asked"] == ["old bytes=100-", "old bytes=400-999", "fresh bytes=400-999"]
+    assert played["isRight"]
+    alone = await play(call, f"[{{cut: 300}}, {first}, {{}}]")
+    assert alone["asked"] == ["old bytes=100-", "old bytes=400-999", "old bytes=400-999"]
+
+
+async def test_a_worker_that_falls_silent_is_left_for_another(call: Call) -> None:
+    played = await play(call, "[{cut: 300, hang: true}, {}]", others=True)
+    assert played["asked"] == ["old bytes=100-", "fresh bytes=400-999"]
+    assert played["isRight"]
+    alone = await play(call, "[{cut: 300, hang: true}, {}]")
+    assert alone["asked"] == ["old bytes=100-", "old bytes=400-999"]
+    assert alone["isRight"]
+
+
+async def test_workers_that_failed_are_named_for_a_while_and_only_where_there_are_others(
+    call: Call,
+) -> None:
+    found = await call(
+        "workers.js",
+        """(() => {
+          let now = 1000;
+          const failures = new m.Failures(() => now);
+          const url = (name) => `https://${name}/stream/-1001/7/film.mp4?token=t&hold=0`;
+          const first = [failures.note(url('a')), failures.note(url('a')), failures.note(url('b'))];
+          const lonely = failures.note('https://c/stream/-1001/7?token=t');
+          const other = failures.note('/files/-1001/7/film.mp4?hold=0');
+          const both = failures.query(2);
+          const has = [url('a'), url('c')].map((each) => failures.has(each));
+          now += 30_000;
+          return [first, lonely, other, both, has, failures.query(0), failures.note(url('a'))];
+        })()""",
+    )
+    assert found == [
+        [True, False, True],
+        False,
+        False,
+        "attempt=2&avoid=https%3A%2F%2Fa&avoid=https%3A%2F%2Fb",
+        [True, False],
+        "attempt=0",
+        True,
+    ]
+    workers = await call(
+        "workers.js",
+        """['https://w.example/stream/-1001/7/a?x', 'https://w.example/one/stream/-1001/7?x',
+            'https://w.example:81/thumbnail/-1/7?token=t',
+            'https://api.telegram.org/file/bot1/a.mp4'].map(m.workerOf)""",
+    )
+    assert workers[:3] == [
+        "https://w.example",
+        "https://w.example/one",
+        "https://w.example:81",
+    ]
+    assert workers[3] is None
+
+
+async def test_the_time_that_waking_takes_is_told_as_it_is(call: Call) -> None:
+    told = await call(
+        "waking.js",
+        """[1_500, 30_000, 60_999, 61_000].map((ms) => m.progressAfter(ms))
+           .map((progress) => [progress, m.describeWaking(progress, 'Next.')])""",
+    )
+    assert [progress["seconds"] for progress, _ in told] == [1, 30, 60, 61]
+    assert [progress["share"] for progress, _ in told] == [pytest.approx(1 / 60), 0.5, 1, None]
+    assert "about a minute" in told[1][1]
+    assert "30\N{NO-BREAK SPACE}s so far. Next." in told[1][1]
+    assert told[3][1].startswith("It takes longer than usual: 61")
+
+
+async def test_the_state_is_looked_at_again_only_while_films_wait_for_it(call: Call) -> None:
+    found = await call(
+        "state-panel.js",
+        """[['well', 'note'], ['well', 'limits'], ['well', 'stops'], ['waking', 'note']]
+           .map(([state, severity]) => m.nextLookIn({workers: [{state}], problems: [{severity}]}))
+           .concat([['well'], ['waking', 'wrong'], ['wrong', 'away']].map((states) =>
+             m.isWorthWaitingFor(states.map((state) => ({state})))))""",
+    )
+    assert found == [None, None, 5, 5, True, True, False]
 
 
 async def test_delays_grow_and_keep_to_what_the_server_asks(call: Call) -> None:

@@ -158,7 +158,7 @@ async def test_a_running_response_ends_before_the_process_does(
 async def test_a_2_gib_film_played_and_sought_in_stays_under_100_mib(
     stage: Stage, start_worker_process: StartProcess
 ) -> None:
-    worker = await start_worker_process()
+    worker = await start_worker_process(lean=True)
     post = stage.post_synthetic(GIB_2)
     content, peak = SyntheticContent(GIB_2, 7), 0.0
     async with aiohttp.ClientSession() as session:

@@ -9,6 +9,9 @@ import worker
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gallery.settings import Settings as GallerySettings
+from gallery.settings import SettingsError as GallerySettingsError
+
 GOOD = {
     "API_ID": "12345",
     "API_HASH": "0123456789abcdef0123456789abcdef",
@@ -94,6 +97,28 @@ def test_a_broken_key_file_is_named(tmp_path: Path, pem: bytes) -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:443", "2@host", "2@host:0", "2@host:70000", "x@h:1"])
 def test_a_broken_data_centre_is_named(text: str) -> None:
     assert "TELEGRAM_DC" in problems(TELEGRAM_DC=text)
+
+
+def test_secrets_may_be_in_files(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text(GOOD["JWT_SECRET"] + "\n")
+    environ = {name: value for name, value in GOOD.items() if name != "JWT_SECRET"}
+    settings = worker.Settings.from_env({**environ, "JWT_SECRET_FILE": str(path)})
+    assert settings.jwt_secrets == (GOOD["JWT_SECRET"],)
+    backend = {"WORKER_URL": "http://w", "CHANNELS": "-100", "BOT_TOKEN": "1:a"}
+    gallery = GallerySettings.from_env({**backend, "JWT_SECRET_FILE": str(path)})
+    assert gallery.jwt_secret == GOOD["JWT_SECRET"]
+    with pytest.raises(GallerySettingsError, match="JWT_SECRET_FILE"):
+        GallerySettings.from_env({**backend, "JWT_SECRET_FILE": "/nowhere"})
+
+
+def test_a_secret_file_that_is_one_too_many_or_unreadable_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("123:abc")
+    assert problems(BOT_TOKEN_FILE=str(path)) == ["BOT_TOKEN_FILE"]
+    assert problems(API_HASH="", API_HASH_FILE=str(tmp_path / "none"))[0] == "API_HASH_FILE"
+    path.write_bytes(b"\xff\xfe")
+    assert problems(API_HASH="", API_HASH_FILE=str(path))[0] == "API_HASH_FILE"
 
 
 def test_secrets_are_not_in_the_representation() -> None:

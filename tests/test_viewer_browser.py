@@ -154,20 +154,84 @@ async def test_a_link_is_made_copied_listed_and_ended(page: Page) -> None:
     await page.get_by_role("radio", name="30 days").check()
     await page.get_by_role("button", name="Make a link").click()
     link = await page.get_by_label("Link", exact=True).input_value()
-    assert "/v/" in link
-    await page.get_by_role("button", name="Copy link").click()
+    assert "/watch/" in link  # what people send to each other shows a card in chats
+    await expect(page.get_by_role("button", name="Copy link")).to_be_focused()
+    await page.keyboard.press("Enter")
     await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text="Link copied")).to_be_attached()
     assert await page.evaluate("navigator.clipboard.readText()") == link
-    await page.get_by_role("button", name="Copy embed code").click()
-    await expect(page.get_by_role("button", name="Copied").nth(1)).to_be_visible()
-    assert "<iframe" in await page.evaluate("navigator.clipboard.readText()")
     await page.keyboard.press("Escape")
     await page.keyboard.press("s")
     await expect(page.locator(".share-entry")).to_have_count(1)
+    await expect(page.get_by_role("link", name="Open")).to_have_attribute("href", link)
     await page.get_by_role("button", name="End now").click()
     await expect(page.locator(".share-entry")).to_have_count(0)
-    answer = await page.request.get(link, max_redirects=0)
-    assert answer.status in (403, 404, 410)
+    for door in ("/watch/", "/v/"):
+        answer = await page.request.get(link.replace("/watch/", door), max_redirects=0)
+        assert answer.status == 410
+
+
+WAYS = {
+    "Direct link, for players and downloads": r"http://\S+/v/\S{56}",
+    "HTML: <video>": r"<video src=\".+/v/\S{56}\" .*</video>",
+    "HTML: <iframe> with the player": r"<iframe src=\".+/embed/\S{56}\" .*</iframe>",
+    "Playlist (m3u), for VLC and others": r"http://\S+/m3u/\S{56}",
+}
+
+
+async def make_link(page: Page) -> None:
+    await open_file(page, "Long")
+    await page.keyboard.press("s")
+    await page.get_by_role("button", name="Make a link").click()
+    await page.get_by_text("For pages and players").click()
+
+
+async def test_every_way_to_share_is_copied_and_said_aloud(page: Page) -> None:
+    await make_link(page)
+    said = page.locator("#share-said")
+    for way, pattern in WAYS.items():
+        await page.get_by_role("button", name=f"Copy {way}", exact=True).click()
+        await expect(said).to_have_text(f"{way} copied")
+        await expect(page.get_by_role("button", name=f"Copied {way}", exact=True)).to_be_visible()
+        text = await page.evaluate("navigator.clipboard.readText()")
+        assert re.fullmatch(pattern, text)
+        assert await page.get_by_role("textbox", name=way, exact=True).input_value() == text
+    assert await said.get_attribute("role") == "status"
+
+
+async def test_sharing_copies_on_plain_http_and_selects_where_nothing_may_be_copied(
+    page: Page,
+) -> None:
+    await make_link(page)
+    await page.evaluate(
+        """() => {
+          window.kept = navigator.clipboard;
+          Object.defineProperty(navigator, "clipboard", { value: undefined });
+        }"""
+    )
+    way = "HTML: <video>"
+    copy = page.get_by_role("button", name=f"Copy {way}", exact=True)
+    field = page.get_by_role("textbox", name=way, exact=True)
+    await copy.click()
+    await expect(page.locator("#share-said")).to_have_text(f"{way} copied")
+    assert await page.evaluate("window.kept.readText()") == await field.input_value()
+    await expect(copy).to_be_visible()  # the button says "Copy" again
+    await page.evaluate("document.execCommand = () => false")
+    await copy.click()
+    await expect(page.locator("#share-said")).to_have_text(
+        "Not copied. It is selected: press Ctrl+C."
+    )
+    await expect(field).to_be_focused()
+    selected = "(field) => field.value.slice(field.selectionStart, field.selectionEnd)"
+    assert await field.evaluate(selected) == await field.input_value()
+
+
+async def test_the_share_sheet_fits_small_screens(page: Page) -> None:
+    await make_link(page)
+    for width in (320, 390, 1280):
+        await page.set_viewport_size({"width": width, "height": 700})
+        sheet = page.locator("#share")
+        assert await sheet.evaluate("(sheet) => sheet.scrollWidth <= sheet.clientWidth"), width
 
 
 async def test_the_menu_opens_the_film_in_another_player(page: Page) -> None:

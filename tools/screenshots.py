@@ -1,8 +1,10 @@
 """Pictures of the gallery for the README: the demo in Chromium, wide and narrow, light and dark.
 
     python tools/screenshots.py            # writes docs/images/*.jpg
+    python tools/screenshots.py card       # writes static/card.png
 
-The films are the demo's own, so everybody's pictures look the same. Each stays below 150 KB.
+The films are the demo's own, so everybody's pictures look the same. Each stays below 150 KB. The
+card is what chats show of a shared file that has no picture.
 """
 
 from __future__ import annotations
@@ -25,9 +27,14 @@ QUALITY = 82
 POSITION_S = 6
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
+CARD = REPOSITORY / "static" / "card.png"
+CARD_SIZE = (1200, 630)  # what Facebook asks for; see gallery/previews.py
 
 
 async def main() -> None:
+    if sys.argv[1:] == ["card"]:
+        await draw_card()
+        return
     IMAGES.mkdir(parents=True, exist_ok=True)
     async with demo() as url, async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -60,6 +67,22 @@ async def demo() -> AsyncIterator[str]:
     finally:
         process.terminate()
         await process.communicate()
+
+
+async def draw_card() -> None:
+    icon = (REPOSITORY / "static" / "icon.svg").read_text("utf-8")
+    style = "margin: 0; height: 100vh; display: grid; place-content: center; background: #0d1017"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = await browser.new_page(
+            viewport={"width": CARD_SIZE[0], "height": CARD_SIZE[1]}, color_scheme="dark"
+        )
+        sized = icon.replace("<svg ", '<svg width="280" height="280" ', 1)
+        await page.set_content(f'<body style="{style}">{sized}</body>')
+        await page.screenshot(path=CARD)
+        await browser.close()
 
 
 async def take_all(browser: Browser, url: str, size: str, scheme: str) -> None:
@@ -114,6 +137,14 @@ async def show_sharing(page: Page) -> None:
     await page.locator(".share-entry").first.wait_for()
 
 
+async def show_watch_page(page: Page) -> None:
+    await page.goto(
+        await page.get_by_label("Link", exact=True).first.input_value() + f"?t={POSITION_S}"
+    )
+    film = "document.querySelector('video')"
+    await page.wait_for_function(f"() => {film}.readyState > 1 && !{film}.seeking")
+
+
 async def nothing(_page: Page) -> None:
     """The film as it is."""
 
@@ -124,12 +155,14 @@ VIEWER: dict[str, Callable[[Page], Awaitable[None]]] = {
     "menu": show_menu,
     "keys": show_keys,
     "share": show_sharing,
+    "watch": show_watch_page,
 }
 
 
 async def take(page: Page, name: str) -> None:
     # Pictures fade in; a screenshot waits until nothing moves any more.
-    await page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
+    moving = "document.getAnimations().map((each) => each.finished)"
+    await page.evaluate(f"Promise.allSettled({moving}).then(() => null)")
     path = IMAGES / f"{name}.jpg"
     for quality in range(QUALITY, 40, -8):
         picture = await page.screenshot(type="jpeg", quality=quality)
