@@ -3,8 +3,8 @@
     python tools/recording.py              # writes docs/images/recording.webp
 
 Chromium tells of every picture that it paints and when; those make an animation at the speed at
-which it happened, with nothing cut out. Telegram is at a distance, on a capped line (RTT, RATE). The
-pointer is drawn, because a browser without a screen has none.
+which it happened, with nothing cut out. Telegram is at a distance, on a capped line (RTT, RATE).
+The pointer is drawn, because a browser without a screen has none.
 """
 
 from __future__ import annotations
