@@ -17,6 +17,7 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {number | null} height
  * @property {string} caption
  * @property {string | null} thumbnail a URL at the worker
+ * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
  */
 
 /** @typedef {{state: "reading" | "ready", files: number, messages_read: number}} IndexState */
