@@ -65,8 +65,8 @@ bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; result
 	$(VENV)/bin/python benchmarks/gallery_doors.py
 	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
 
-soak: venv $(VENV)-worker/.installed  ## 200 viewers for ten minutes, then 11,000 strangers; MINUTES=2
-	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) \
+soak: venv $(VENV)-worker/.installed  ## 200 viewers for 8 and 10 minutes, then 11,000 strangers; MINUTES=2 WARM_UP=1
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) --warm-up-minutes $(or $(WARM_UP),8) \
 	  --worker-python $(VENV)-worker/bin/python --results benchmarks/results
 
 $(VENV)-worker/.installed: requirements.txt
