@@ -93,11 +93,15 @@ function typeOfName(name) {
 }
 
 /**
- * Whether it is worth asking what is in a file before it is played.
- * @param {{name: string, mime_type: string}} file
+ * Whether it is worth asking what is in a file before it is played. Of what Telegram has made other
+ * qualities these play, whatever the file is.
+ * @param {{name: string, mime_type: string, qualities?: number[]}} file
  * @param {Browser["canOpen"]} canOpen
  */
-export function isDoubtful({ name, mime_type }, canOpen) {
+export function isDoubtful({ name, mime_type, qualities }, canOpen) {
+  if (qualities?.length) {
+    return false;
+  }
   const types = [bare(mime_type), typeOfName(name)].filter((type) => /^(video|audio)\//.test(type));
   const isOdd = types.some((type) => /matroska/.test(type) || !canOpen(type));
   return isOdd || NEVER_OPENED.includes(NAMES[typeOfName(name)]);

@@ -20,6 +20,7 @@ const BITS_PER_SECOND = 4_000_000;
  * @property {string} mime_type
  * @property {number | null} width
  * @property {number | null} height
+ * @property {number[]} [qualities] heights of those that Telegram has made
  */
 
 /**
@@ -167,8 +168,8 @@ export class Playable {
   /** @param {EventTarget | null} target */
   #look(target) {
     const isOurs = target === this.#around.media() && target instanceof HTMLVideoElement;
-    if (!isOurs || this.#isSettled || target.currentSrc.startsWith("blob:")) {
-      return; // what Telegram made of a film is for browsers
+    if (!isOurs || this.#isSettled || /^blob:|\/hls\//.test(target.currentSrc)) {
+      return; // qualities that Telegram made are made for browsers
     }
     const hasNoPicture = target.readyState > 0 && target.videoWidth === 0;
     if (hasNoPicture || isSilent(target)) {

@@ -15,7 +15,7 @@ import { platformOf, playersOn } from "./open-in.js";
 export function surroundShared({ stage, media, showStatus }) {
   const share = location.pathname.split("/").pop() ?? "";
   const film = media();
-  const { name = "", kind = "", type = "", storyboard } = film.dataset;
+  const { name = "", kind = "", type = "", storyboard, heights = "" } = film.dataset;
   const edge = (/** @type {string} */ each) => Number(film.getAttribute(each)) || null;
   return new FilmExtras({
     stage,
@@ -26,6 +26,7 @@ export function surroundShared({ stage, media, showStatus }) {
       mime_type: type,
       width: edge("width"),
       height: edge("height"),
+      qualities: heights.split(" ").filter(Boolean).map(Number),
       has_storyboard: storyboard === "yes",
     },
     sign: async (failed) => (await fetch(`/api/share/${share}/url?${failed}`)).json(),
