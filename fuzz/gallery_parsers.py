@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from gallery import files, http_file, index, messages, presentation, search, shares, tokens
+from gallery import files, http_file, index, messages, presentation, rows, search, shares, tokens
 from gallery.errors import ApiError
 
 from .source import Source, Target, json_object, json_value
@@ -47,7 +47,7 @@ def shelf() -> sqlite3.Connection:
     for number in range(1, index.PAGE_FILES + 12):
         name = NAMES[number % len(NAMES)]
         facts = {"message_id": number, "name": name, "size": number * 7 % 5, "date": number // 3}
-        connection.execute(index._PUT, index._row(files.MediaFile.from_listing(LISTED | facts), 0))
+        connection.execute(rows.PUT, rows.as_row(files.MediaFile.from_listing(LISTED | facts), 0))
     return connection
 
 
@@ -150,9 +150,10 @@ def _check_file(file: files.MediaFile) -> None:
     assert 0 < file.message_id <= files.MESSAGE_ID_MAX
     assert file.duration is None or (math.isfinite(file.duration) and file.duration >= 0)
     json.dumps(file.__dict__, allow_nan=False).encode()
+    assert rows.as_file(tuple(rows.as_row(file, 1)[name] for name in rows.FACTS)) == file
     with closing(shelf().cursor()) as cursor:
         cursor.execute("SAVEPOINT before")
-        cursor.execute(index._PUT, index._row(file, 1))
+        cursor.execute(rows.PUT, rows.as_row(file, 1))
         cursor.execute("ROLLBACK TO before")
     url = urlsplit(files.stream_url("https://worker.example", file, "token"))
     assert (url.netloc, url.query, url.fragment) == ("worker.example", "token=token", "")

@@ -11,9 +11,11 @@ from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url
 from gallery.index import Query
+from gallery.related import album_of
 from gallery.search import ORDERS
 from gallery.settings import SETTINGS
 from gallery.small_files import SMALL_FILES, portable_path, small_file_path
+from gallery.tracks import list_tracks, requested_file
 from gallery.visitors import base_url
 from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
 
@@ -59,14 +61,23 @@ async def list_channels(request: web.Request) -> web.Response:
 
 
 async def show_file(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files`, for a deep link.
+    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files`, and what belongs to it.
 
     `avoid` names a worker that failed to give the thumbnail.
     """
-    file = await _requested_file(request)
+    file = await requested_file(request)
     failures = Failures.from_query(request)
     worker_url = await request.app[WORKER_CHOICE].pick(file, failures) if failures else None
-    body = _describe(request, file, worker_url)
+    index = request.app[CATALOGUE].index
+    album = await album_of(index, file)
+    place = album.index(file.message_id) if file.message_id in album else 0
+    body = {
+        **_describe(request, file, worker_url),
+        "album_files": album,
+        "previous": album[place - 1] if place else None,
+        "next": album[place + 1] if place + 1 < len(album) else None,
+        "subtitles": await list_tracks(index, file),
+    }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
@@ -77,7 +88,7 @@ async def sign_url(request: web.Request) -> web.Response:
     player. After a failure a worker serves it, whatever its size: another one than those that
     `avoid`, repeated, names.
     """
-    file = await _requested_file(request)
+    file = await requested_file(request)
     failures = Failures.from_query(request)
     signed = None if failures else await _small_file_url(request, file)
     url, via, expires_at = signed or await _worker_url(request, file, failures)
@@ -98,8 +109,8 @@ async def _worker_url(
     choice = request.app[WORKER_CHOICE]
     worker_url = await choice.pick(file, failures)
     settings, now = request.app[SETTINGS], time.time()
-    token = tokens.file_token(settings.jwt_secret, file.chat_id, file.message_id, now)
-    url = stream_url(worker_url, file, token)
+    ids = (settings.jwt_secret, file.chat_id, file.message_id)
+    url = stream_url(worker_url, file, tokens.file_token(*ids, now, file.parts))
     if request.query.get("portable") != "1":
         url = for_our_page(url, choice)
     return url, "worker", int(now) + tokens.TOKEN_LIFETIME_S
@@ -124,11 +135,6 @@ async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, s
         path = portable_path(file, settings.jwt_secret, expires_at)
         return base_url(request) + path, "bot_api", expires_at
     return small_file_path(file, bot_file), "bot_api", expires_at
-
-
-async def _requested_file(request: web.Request) -> MediaFile:
-    chat_id, message_id = (int(request.match_info[name]) for name in ("chat_id", "message_id"))
-    return await request.app[CATALOGUE].find(chat_id, message_id)
 
 
 def _describe(
@@ -156,4 +162,13 @@ def _describe(
         "height": file.height,
         "caption": file.caption,
         "thumbnail": thumbnail,
+        "title": file.title or None,
+        "performer": file.performer or None,
+        # Longer than a number in JavaScript can be.
+        "album": None if file.album is None else str(file.album),
+        "reply_to": file.reply_to,
+        "qualities": list(file.qualities),
+        "has_storyboard": file.has_storyboard,
+        "parts": [file.message_id, *file.parts] if file.parts else [],
+        "split": {"problem": file.apart, "missing": list(file.missing)} if file.apart else None,
     }

@@ -14,6 +14,7 @@ from gallery.health import health
 from gallery.pages import PAGES, service_worker, static_file
 from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS, Settings, is_loopback
+from gallery.share_tracks import SHARE_TRACK_HANDLERS
 from gallery.shares import ID_CHARACTERS, SHARE_CHARACTERS
 from gallery.sign_in import is_https, is_signed_in, sign_in, sign_in_page, sign_out
 from gallery.small_files import send_small_file
@@ -23,16 +24,20 @@ from gallery.visitors import VISITOR_HANDLERS
 log = logging.getLogger(__name__)
 
 
-OPEN_TO_ALL: Final = VISITOR_HANDLERS | {
-    sign_in_page,
-    sign_in,
-    sign_out,
-    static_file,
-    service_worker,
-    health,
-    send_small_file,  # looks for itself who asks: a token opens it too
-    receive_update,
-}
+OPEN_TO_ALL: Final = (
+    VISITOR_HANDLERS
+    | SHARE_TRACK_HANDLERS
+    | {
+        sign_in_page,
+        sign_in,
+        sign_out,
+        static_file,
+        service_worker,
+        health,
+        send_small_file,  # looks for itself who asks: a token opens it too
+        receive_update,
+    }
+)
 # A share link opens its file to whoever reads it: the log has only its beginning, the id.
 _SHARE_IN_PATH: Final = re.compile(
     rf"([\w-]{{{ID_CHARACTERS}}})[\w-]{{{SHARE_CHARACTERS - ID_CHARACTERS}}}", re.ASCII

@@ -57,7 +57,7 @@ class SmallFiles:
 
     async def find(self, file: MediaFile) -> BotFile | None:
         """What the Bot API calls this file, if it hands it out at all."""
-        if not 0 < file.size <= DOWNLOAD_BYTES_MAX:
+        if file.parts or not 0 < file.size <= DOWNLOAD_BYTES_MAX:
             return None
         return await self._index.bot_file(file.chat_id, file.message_id)
 
@@ -204,7 +204,7 @@ async def _to_worker(request: web.Request, file: MediaFile, expires_at: int) -> 
     worker_url = await request.app[WORKER_CHOICE].pick(file)
     settings = request.app[SETTINGS]
     ids = (settings.jwt_secret, file.chat_id, file.message_id)
-    token = tokens.visitor_token(*ids, time.time(), expires_at)
+    token = tokens.visitor_token(*ids, time.time(), expires_at, file.parts)
     url = stream_url(worker_url, file, token)
     download = "&download=1" if request.query.get("download") == "1" else ""
     headers = {"Location": url + download, "Cache-Control": "no-store"}

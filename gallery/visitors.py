@@ -262,6 +262,11 @@ def _may_be_framed(request: web.Request) -> bool:
     return request.app[SETTINGS].frame_ancestors not in ("'none'", "'self'")
 
 
+async def shared_file(request: web.Request) -> MediaFile:
+    """The file of the share in the path, if that still opens anything."""
+    return await _file_of(request, await _share_of(request))
+
+
 async def _share_of(request: web.Request) -> Share:
     text = request.match_info["share"]
     return await _opened(request, text)
@@ -321,8 +326,8 @@ async def _sign(
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    grant = tokens.renewal_grant(*ids, renewed_until)
-    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at))
+    grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
+    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at, file.parts))
     url = f"{url}&renew={grant}"
     url = for_our_page(url, choice) if is_ours else url
     return _Signed(url, expires_at, renewed_until - int(now))
