@@ -74,6 +74,8 @@ const LACKED = [
   { is: /^(ec-3|A_EAC3)/, name: "E-AC-3", asks: "ec-3" },
   { is: /^(dts[cehlx]|A_DTS)/, name: "DTS", asks: "dtsc" },
   { is: /^(mlpa|A_TRUEHD|A_MLP)/, name: "Dolby TrueHD", asks: "mlpa" },
+  { is: /^(alac|A_ALAC)/, name: "Apple Lossless", asks: "alac" },
+  { is: /^(samr|sawb)$/, name: "AMR" },
 ];
 
 /** What WebM may hold: a browser that opens WebM may open an MKV with nothing else in it. */
