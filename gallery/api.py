@@ -104,9 +104,7 @@ async def sign_url(request: web.Request) -> web.Response:
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
-async def _told(
-    request: web.Request, file: MediaFile, failures: Failures
-) -> dict[str, str | None]:
+async def _told(request: web.Request, file: MediaFile, failures: Failures) -> dict[str, str | None]:
     """Where a worker tells more of the film, whichever way its bytes come."""
     choice = request.app[WORKER_CHOICE]
     worker_url = await choice.pick(file, failures) if failures else choice.known(file)

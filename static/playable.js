@@ -131,16 +131,22 @@ export class Playable {
 
   /** @returns {Promise<Head | null>} */
   async #fetchHead() {
-    let url = null;
+    let url = "";
     try {
-      url = await this.#around.sign(this.#failures.query(0));
+      url = (await this.#around.sign(this.#failures.query(0))) ?? "";
+      if (!url) {
+        return null;
+      }
       const signal = AbortSignal.any([this.#around.signal, AbortSignal.timeout(PATIENCE_MS)]);
-      const answer = url && (await fetch(url, { signal }));
-      return answer?.ok ? await answer.json() : null;
+      const answer = await fetch(url, { signal });
+      if (answer.ok) {
+        return await answer.json();
+      }
     } catch {
-      this.#failures.note(url ?? ""); // the player, which asks as well, says what is the matter
-      return null;
+      // Nobody answers. The player, which asks as well, says what is the matter.
     }
+    this.#failures.note(url);
+    return null;
   }
 
   /** @type {import("./codecs.js").Browser} */
@@ -277,7 +283,9 @@ async function canDecode(codec, kind, { width, height }) {
  */
 function isSilent(video) {
   const { played, paused } = video;
-  const known = /** @type {{webkitAudioDecodedByteCount?: number, mozHasAudio?: boolean}} */ (video);
+  const known = /** @type {{webkitAudioDecodedByteCount?: number, mozHasAudio?: boolean}} */ (
+    video
+  );
   const hasPlayed = played.length > 0 && played.end(0) - played.start(0) >= SILENT_S;
   return (
     hasPlayed && !paused && (known.webkitAudioDecodedByteCount === 0 || known.mozHasAudio === false)

@@ -139,12 +139,13 @@ export class SeekPreview {
     const on = (names, action) => {
       for (const name of names) {
         // Events of a film do not bubble, but they are seen on their way down to it.
-        const listener = (/** @type {Event} */ event) =>
-          event.target === this.#media() && action();
+        const listener = (/** @type {Event} */ event) => event.target === this.#media() && action();
         this.#stage.addEventListener(name, listener, options);
       }
     };
-    on(["loadedmetadata", "durationchange", "progress", "timeupdate", "seeked"], () => this.#draw());
+    on(["loadedmetadata", "durationchange", "progress", "timeupdate", "seeked"], () =>
+      this.#draw(),
+    );
     on(["play", "pause"], () => this.#wake());
     on(["seeking"], () => this.#onSeeking());
     on(["seeked"], () => this.#onSeeked());
@@ -284,8 +285,7 @@ export class SeekPreview {
    * @param {HTMLMediaElement} media
    */
   #place(media) {
-    const below =
-      this.#stage.getBoundingClientRect().bottom - media.getBoundingClientRect().bottom;
+    const below = this.#stage.getBoundingClientRect().bottom - media.getBoundingClientRect().bottom;
     this.#line.style.setProperty("--seek-below", `${Math.max(0, below)}px`);
   }
 

@@ -124,7 +124,6 @@ function remember(choice) {
  */
 
 export class Subtitles {
-  #stage;
   #media;
   #menu;
   #signal;
@@ -143,7 +142,6 @@ export class Subtitles {
 
   /** @param {Surroundings} around */
   constructor({ stage, media, list, menu, signal }) {
-    this.#stage = stage;
     this.#media = media;
     this.#menu = menu;
     this.#signal = signal;

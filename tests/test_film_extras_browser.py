@@ -225,7 +225,7 @@ async def test_frames_are_shown_before_anything_is_sought_and_fetched_only_then(
     assert not [url for url in house.asked[asked:] if "/storyboard" in url or "/tracks" in url]
 
 
-# -- films that the browser cannot play --------------------------------------------------------------
+# -- films that the browser cannot play ------------------------------------------------------------
 
 
 async def test_what_a_browser_cannot_play_is_told_with_ways_out(
@@ -282,8 +282,8 @@ async def test_what_a_browser_cannot_play_is_told_with_ways_out(
         hevc = ("-c:v", "libx265", "-tag:v", "hvc1", "-x265-params", "log-level=error")
         house.post("Odd.mp4", film("Odd.mp4", *hevc, "-pix_fmt", "yuv420p"), "video/mp4")
         await house.open("Odd.mp4")
-        knows = """() => document.createElement("video").canPlayType('video/mp4; codecs="hvc1.1.6.L93.B0"')"""
-        if await page.evaluate(knows):
+        hevc_type = 'video/mp4; codecs="hvc1.1.6.L93.B0"'
+        if await page.evaluate(f"document.createElement('video').canPlayType('{hevc_type}')"):
             await house.plays_beyond(1.5)
             await expect(told).to_have_count(0)
         else:
@@ -372,7 +372,7 @@ async def test_subtitles_are_chosen_once_and_survive_what_happens_to_the_element
     )
 
 
-# -- the pages of links ------------------------------------------------------------------------------
+# -- the pages of links ----------------------------------------------------------------------------
 
 
 async def test_the_page_of_a_link_shows_frames_right_above_the_films_controls(

@@ -437,10 +437,10 @@ async def test_what_is_buffered_ahead_is_counted_from_the_position(call: Call) -
     assert ahead == pytest.approx([4, 0, 0, 10.1, 0])
 
 
-# What browsers say of themselves: the first knows MKV, the second what Firefox does, the third all.
+# What browsers say of themselves: the first knows MKV, the second does not, the third knows all.
 BROWSERS_SAY = """({
   chromium: {canOpen: (type) => /mp4|webm|matroska/.test(type), canDecode: async () => false},
-  firefox: {canOpen: (type) => /mp4|webm/.test(type), canDecode: async () => false},
+  safari: {canOpen: (type) => /mp4|webm/.test(type), canDecode: async () => false},
   able: {canOpen: () => true, canDecode: async () => true},
 })"""
 HEADS = """({
@@ -488,7 +488,7 @@ async def test_what_a_browser_lacks_is_named_and_nothing_that_may_play_is_refuse
         "wmv": "Your browser cannot open WMV files.",
         "mislabelled": None,  # the head counts, not the name
     }
-    said = await call("codecs.js", SAY % {**facts, "browser": "firefox"})
+    said = await call("codecs.js", SAY % {**facts, "browser": "safari"})
     assert said["fine"] == said["ac3"] == "Your browser cannot open MKV files."
     assert said["webm"] is None
     said = await call("codecs.js", SAY % {**facts, "browser": "able"})
@@ -525,7 +525,7 @@ async def test_the_frame_of_a_moment_is_the_last_one_before_it(call: Call) -> No
 
 
 async def test_subtitles_are_chosen_as_they_were_for_the_film_before(call: Call) -> None:
-    listed = """const listed = [['de', 'German'], ['en', 'English'], ['en', 'English (forced)', true],
+    listed = """const listed = [['de', 'German'], ['en', 'English'], ['en', 'Forced', true],
       ['pt-BR', 'Portuguese (Brazil)'], ['und', 'Commentary']]
       .map(([language, label, forced = false]) => ({language, label, forced}));"""
     places = await call(
