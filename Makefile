@@ -65,8 +65,8 @@ bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; result
 	$(VENV)/bin/python benchmarks/gallery_doors.py
 	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
 
-soak: venv $(VENV)-worker/.installed  ## 200 viewers for ten minutes, then 11,000 strangers; MINUTES=2
-	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) \
+soak: venv $(VENV)-worker/.installed  ## 200 viewers for 8 and 10 minutes, then 11,000 strangers; MINUTES=2 WARM_UP=1
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) --warm-up-minutes $(or $(WARM_UP),8) \
 	  --worker-python $(VENV)-worker/bin/python --results benchmarks/results
 
 $(VENV)-worker/.installed: requirements.txt
@@ -93,9 +93,10 @@ players: venv programs  ## play and fetch by share links with everything; result
 browsers:
 	@$(call need,chromium:chromium firefox-esr:firefox-esr)
 
-# What people play and fetch films with: 15 MB to download, 47 MB on the disk.
+# What people play, fetch and mount films with.
 programs:
-	@$(call need,cvlc:vlc-bin+vlc-plugin-base aria2c:aria2 wget:wget curl:curl,--no-install-recommends)
+	@$(call need,cvlc:vlc-bin+vlc-plugin-base aria2c:aria2 wget:wget curl:curl rclone:rclone \
+	  cadaver:cadaver fusermount3:fuse3,--no-install-recommends)
 
 # What deploy/ is written for. Where systemd runs, Debian starts a web server when it is installed;
 # that is for the owner of the machine to decide.

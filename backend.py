@@ -31,6 +31,7 @@ from gallery.bot import make_bot
 from gallery.bot_api import BotApi
 from gallery.catalogue import CATALOGUE, Catalogue
 from gallery.database import Database
+from gallery.dav import dav_routes
 from gallery.health import STARTED, health
 from gallery.index import SCHEMA, Index
 from gallery.logs import set_up_logs
@@ -43,6 +44,7 @@ from gallery.middleware import (
     log_request,
 )
 from gallery.pages import PAGES, Pages, gallery_page, service_worker, static_file
+from gallery.playlists import playlist_routes
 from gallery.sessions import ENDED_SESSIONS, EndedSessions
 from gallery.settings import SETTINGS, Settings, SettingsError
 from gallery.share_api import share_api_routes
@@ -109,6 +111,8 @@ def routes() -> list[web.RouteDef]:
         *share_api_routes(),
         *visitor_routes(),
         *share_track_routes(),
+        *dav_routes(),
+        *playlist_routes(),
     ]
 
 

@@ -22,6 +22,7 @@ visitors, share_api                  what the holder of a link may have; making 
 http_file, small_files, whole_files  the bytes of small files
 tracks, share_tracks                 subtitles, for the owner and for others
 state, api                           what the owner asks for
+long_answers, dav, playlists         what other programs mount and play
 bot_words, bot_links                 the bot: what it says, and which films and links it means
 bot_talk, bot_status                 how it speaks, and how all is
 bot_answers, bot_presses, bot        what it answers to whom

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 async def list_files(request: web.Request) -> web.Response:
     """GET /api/files?query=&kind=&channel=&sort=&cursor="""
     catalogue = request.app[CATALOGUE]
-    page = await catalogue.page(_query(request))
+    page = await catalogue.page(read_query(request))
     body = {
         "files": [_describe(request, file) for file in page.files],
         "next": page.next,
@@ -35,7 +35,7 @@ async def list_files(request: web.Request) -> web.Response:
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
-def _query(request: web.Request) -> Query:
+def read_query(request: web.Request) -> Query:
     """What the visitor wants to see; raise ApiError for what there is not."""
     wanted = {name: text for name, text in request.query.items() if text}
     kind, sort = wanted.get("kind"), wanted.get("sort", "newest")
@@ -69,13 +69,9 @@ async def show_file(request: web.Request) -> web.Response:
     failures = Failures.from_query(request)
     worker_url = await request.app[WORKER_CHOICE].pick(file, failures) if failures else None
     index = request.app[CATALOGUE].index
-    album = await album_of(index, file)
-    place = album.index(file.message_id) if file.message_id in album else 0
     body = {
         **_describe(request, file, worker_url),
-        "album_files": album,
-        "previous": album[place - 1] if place else None,
-        "next": album[place + 1] if place + 1 < len(album) else None,
+        "album_files": await album_of(index, file),
         "subtitles": await list_tracks(index, file),
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})

@@ -84,8 +84,7 @@ class Catalogue:
 
     async def page(self, query: Query) -> Page:
         """One page of files; raise ApiError while there is nothing to show and a reason for it."""
-        self._visits.note()
-        await self._keep_up()
+        await self.keep_up()
         page = await self.index.page(query)
         if not page.total:
             states = await self.index.channels()
@@ -140,8 +139,10 @@ class Catalogue:
 
     # -- what is new -----------------------------------------------------------------------------
 
-    async def _keep_up(self) -> None:
-        """Refresh if it is time, and wait for it a while: it goes on behind the request's back."""
+    async def keep_up(self) -> None:
+        """For a visitor: refresh if it is time, and wait for it a while: it goes on behind the
+        request's back."""
+        self._visits.note()
         is_idle = self._refresh is None or self._refresh.done()
         if is_idle and self._clock() < self._next_refresh:
             return

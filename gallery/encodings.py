@@ -19,6 +19,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CENTRAL_EUROPEAN: Final = ("cp1250", "iso8859_2")
+_CENTRAL_EUROPEANS: Final = ("Croatian", "Czech", "Hungarian", "Polish", "Slovak", "Slovene")
 _CANDIDATES: Final = (
     *("cp1252", "cp1251", *_CENTRAL_EUROPEAN, "gb18030", "cp932", "big5", "cp949"),
     *("cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8_r"),
@@ -89,5 +90,14 @@ def _is_possible(sample: bytes, encoding: str) -> bool:
 
 
 def _likeliest(sample: bytes, candidates: Sequence[str]) -> str:
-    found = from_bytes(sample, cp_isolation=list(candidates), threshold=0.5).best()
-    return found.encoding if found is not None and found.encoding in candidates else candidates[0]
+    """The one that reads best; of those that read alike that which the language is written in."""
+    found = from_bytes(sample, cp_isolation=list(candidates), threshold=0.5)
+    ranks = {
+        match.encoding: (
+            *(match.chaos, -match.coherence),
+            (match.encoding in _CENTRAL_EUROPEAN) != (match.language in _CENTRAL_EUROPEANS),
+        )
+        for match in found
+    }
+    known = [encoding for encoding in candidates if encoding in ranks]
+    return min(known, key=lambda encoding: ranks[encoding], default=candidates[0])

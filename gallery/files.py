@@ -138,6 +138,7 @@ def _edge(value: Any) -> int | None:
 # Python's own table, not the machine's, so that a file is the same kind everywhere.
 MIME_TYPES: Final = mimetypes.MimeTypes()
 for _extension, _mime_type in {
+    ".ass": "text/x-ssa",
     ".flac": "audio/flac",
     ".js": "text/javascript",
     ".m4a": "audio/mp4",
@@ -145,6 +146,7 @@ for _extension, _mime_type in {
     ".mkv": "video/x-matroska",
     ".ogg": "audio/ogg",
     ".srt": "application/x-subrip",
+    ".ssa": "text/x-ssa",
     ".ts": "video/mp2t",
     ".vtt": "text/vtt",
     ".webp": "image/webp",

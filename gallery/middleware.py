@@ -9,9 +9,11 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from gallery.dav import serve_dav
 from gallery.errors import ApiError
 from gallery.health import health
 from gallery.pages import PAGES, service_worker, static_file
+from gallery.playlists import PROGRAM_HANDLERS
 from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS, Settings, is_loopback
 from gallery.share_tracks import SHARE_TRACK_HANDLERS
@@ -27,7 +29,9 @@ log = logging.getLogger(__name__)
 OPEN_TO_ALL: Final = (
     VISITOR_HANDLERS
     | SHARE_TRACK_HANDLERS
+    | PROGRAM_HANDLERS  # these ask for the password by themselves, as WebDAV does
     | {
+        serve_dav,
         sign_in_page,
         sign_in,
         sign_out,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gallery.files import MediaFile
-from gallery.index import Index, Query
+from gallery.index import ChannelState, Index, Query
 from gallery.rows import FACTS, PART, SHOWN, as_file
 from gallery.safe_names import is_numbered, numbered, path_key, read_numbered, safe_name
 from gallery.subtitle_names import Track, sequence, tell_apart, track_of
@@ -42,6 +42,14 @@ class Subtitles:
 
 
 @dataclass(frozen=True)
+class Folder:
+    """A channel under a name that no other channel has, on any file system."""
+
+    name: str
+    channel: ChannelState
+
+
+@dataclass(frozen=True)
 class Entry:
     """A file under a name that no other file of its channel has, on any file system."""
 
@@ -70,6 +78,19 @@ async def album_of(index: Index, file: MediaFile) -> list[int]:
         (file.chat_id, file.album, PART, ALBUM_MAX),
     )
     return [message_id for (message_id,) in rows]
+
+
+async def folders(index: Index) -> list[Folder]:
+    """All channels, in the order of CHANNELS."""
+    found: list[Folder] = []
+    taken: set[str] = set()
+    for channel in await index.channels():
+        name = safe_name(channel.title, "channel")
+        if path_key(name) in taken:
+            name = f"{name} [{channel.chat_id}]"
+        taken.add(path_key(name))
+        found.append(Folder(name, channel))
+    return found
 
 
 async def entries(index: Index, chat_id: int) -> AsyncIterator[list[Entry]]:

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Final
 
 # The ids of all parts stand in a token twice (it and its grant), and a URL must stay below 8 KiB.
@@ -113,7 +113,7 @@ def sort_out(pieces: Sequence[Piece], *, may_play_alone: bool = False) -> list[J
 def _runs(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
     """The pieces cut before each that is a first part."""
     starts = [place for place, piece in enumerate(pieces) if piece.number == 1 or place == 0]
-    for start, stop in zip(starts, [*starts[1:], len(pieces)], strict=True):
+    for start, stop in pairwise([*starts, len(pieces)]):
         yield tuple(pieces[start:stop])
 
 

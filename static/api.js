@@ -18,6 +18,7 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {string} caption
  * @property {string | null} thumbnail a URL at the worker
  * @property {boolean} has_storyboard
+ * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
  */
 
 /** @typedef {{state: "reading" | "ready", files: number, messages_read: number}} IndexState */

@@ -29,7 +29,8 @@ LENGTH_S = 20.0
 QUALITY = 58
 BYTES_MAX = 4_000_000
 FILM = "Two hours"
-GLIDE_MS = 450  # how long the pointer takes to where it clicks
+SEEK_BAR = 0.975  # where Chromium draws it, in shares of the film's height
+GLIDE_STEPS = 18
 
 POINTER = """() => {
   const dot = document.createElement("div");
@@ -111,33 +112,33 @@ async def main() -> None:
 
 
 async def watch_a_film(page: Page) -> None:
-    """Type, click, see it run, seek twice, look at the figures."""
+    """Click a film, see it run, look at the figures, click twice into its seek bar."""
     await page.mouse.move(SIZE[0] / 2, SIZE[1] / 2)
     await page.wait_for_timeout(900)
-    card = page.locator(".card-link", has_text=FILM)
-    await glide_to(page, card)
-    await page.mouse.down()
-    await page.mouse.up()
-    video = "document.querySelector('#viewer video')"
-    await page.wait_for_function(f"() => {video}?.currentTime > 0")
-    await page.wait_for_timeout(3500)
+    await click(page, page.locator(".card-link", has_text=FILM), 0.5, 0.3)
+    video = page.locator("#viewer video")
+    await video.evaluate(
+        "async (film) => { while (!film.currentTime) await new Promise(setTimeout) }"
+    )
+    await page.wait_for_timeout(3000)
     await page.keyboard.press("i")
     await page.wait_for_timeout(1500)
-    for tenth in "5", "8":
-        await page.keyboard.press(tenth)
-        await page.wait_for_function(f"() => !{video}.seeking && {video}.readyState > 2")
-        await page.wait_for_timeout(4000)
-    await page.wait_for_timeout(4000)
+    for share in 0.5, 0.8:
+        await click(page, video, share, SEEK_BAR)
+        await page.wait_for_timeout(4500)
+    await page.wait_for_timeout(3000)
 
 
-async def glide_to(page: Page, target: Locator) -> None:
+async def click(page: Page, target: Locator, across: float, down: float) -> None:
+    """Glide to a place in an element, given in shares of its size, and click there."""
     box = await target.bounding_box()
     if box is None:
         raise SystemExit("recording: what is to be clicked is not on the page")
-    await page.mouse.move(
-        box["x"] + box["width"] / 2, box["y"] + box["height"] / 3, steps=GLIDE_MS // 25
-    )
+    place = box["x"] + across * box["width"], box["y"] + down * box["height"]
+    await page.mouse.move(*place, steps=GLIDE_STEPS)
     await page.wait_for_timeout(400)
+    await page.mouse.down()
+    await page.mouse.up()
 
 
 def write(frames: list[bytes]) -> None:
