@@ -25,10 +25,9 @@ from gallery.index import Index
 from gallery.long_answers import XML_HEAD, send_long, xml_text
 from gallery.related import Entry, Folder, entries, entry_named, folders
 from gallery.safe_names import path_key
-from gallery.sign_in import for_programs
+from gallery.sign_in import for_programs, refuse_other_sites
 from gallery.small_files import Leave, send_file
 
-METHODS: Final = ("GET", "OPTIONS", "PROPFIND")
 ALLOWED: Final = ("GET", "HEAD", "OPTIONS", "PROPFIND")
 ROOT: Final = "/dav/"
 DATE_MAX: Final = 253_402_300_799  # the last second of the year 9999
@@ -40,14 +39,14 @@ _FOLDER: Final = "<D:resourcetype><D:collection/></D:resourcetype>"
 @for_programs
 async def serve_dav(request: web.Request) -> web.StreamResponse:
     """/dav/{channel}/{file}"""
-    if request.method not in ALLOWED:
-        raise web.HTTPMethodNotAllowed(request.method, ALLOWED)
     if request.method == "OPTIONS":
         headers = {"Allow": ", ".join(ALLOWED), "DAV": "1", "MS-Author-Via": "DAV"}
         return web.Response(headers=headers | {"Cache-Control": "no-store"})
     depth = request.headers.get("Depth", "infinity")
-    if request.method == "PROPFIND" and depth not in ("0", "1"):
-        raise ApiError(403, "bad_depth", "Depth is 0 or 1.")
+    if request.method == "PROPFIND":
+        refuse_other_sites(request)
+        if depth not in ("0", "1"):
+            raise ApiError(403, "bad_depth", "Depth is 0 or 1.")
     names = read_path(request.match_info.get("path", ""))
     if len(names) == 2:
         entry = await _entry(request, *names)
@@ -206,4 +205,9 @@ async def _send(request: web.Request, file: MediaFile) -> web.StreamResponse:
 
 
 def dav_routes() -> list[web.RouteDef]:
-    return [web.route("*", path, serve_dav) for path in ("/dav", "/dav/{path:.*}")]
+    methods = ("GET", "OPTIONS", "PROPFIND")
+    return [
+        web.route(method, path, serve_dav)
+        for path in ("/dav", "/dav/{path:.*}")
+        for method in methods
+    ]

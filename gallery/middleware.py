@@ -112,7 +112,9 @@ async def check_visitor(request: web.Request, handler: Any) -> web.StreamRespons
         _refuse_foreign_names(request, settings)
     else:
         await request.app[ENDED_SESSIONS].keep_up()
-        if request.match_info.handler not in OPEN_TO_ALL and not is_signed_in(request):
+        # What is no path or method of WebDAV is 404 or 405: programs take a form for success.
+        is_open = request.match_info.handler in OPEN_TO_ALL or request.path.startswith("/dav")
+        if not is_open and not is_signed_in(request):
             if request.path.startswith("/api/"):
                 raise ApiError(401, "sign_in_required", "Sign in first.")
             raise web.HTTPSeeOther(f"/sign-in?next={quote(request.path_qs, safe='')}")

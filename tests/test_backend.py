@@ -579,6 +579,8 @@ async def test_files_are_listed_newest_first_with_all_their_facts(
         "width": 1280,
         "height": 720,
         "caption": "A caption",
+        **dict.fromkeys(("title", "performer", "album", "reply_to", "split")),
+        **{"qualities": [], "has_storyboard": False, "parts": []},
     }
     async with films.session.get(thumbnail) as response:
         assert response.status == 200
