@@ -103,8 +103,8 @@ async def house(
     gallery = await aiohttp_client(await asyncio.to_thread(backend.create_app, settings))
     flag = "--autoplay-policy=no-user-gesture-required"
     # Without a service worker it is the page that renews, with another element each time.
-    options = {"viewport": {"width": 1000, "height": 700}, "service_workers": "block"}
-    async with open_chromium(flag, **options) as page:
+    viewport = {"width": 1000, "height": 700}
+    async with open_chromium(flag, viewport=viewport, service_workers="block") as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         with no_errors(page):
@@ -133,7 +133,10 @@ def post_long(house: House, film: Path, storyboard: Path, name: str = "Tiled.mp4
     blank = world.new_document(LoopedFilm(film, TURNS), "video/mp4", 4)
     media = replace(
         with_qualities(world, blank, storyboard),
-        **{"file_name": name, "kind": "video", "duration_s": LENGTH_S, "width": 1280},
+        file_name=name,
+        kind="video",
+        duration_s=LENGTH_S,
+        width=1280,
         height=720,
     )
     house.posts[name] = world.post(house.stage.channel, media, "")
