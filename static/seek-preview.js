@@ -93,7 +93,7 @@ export class SeekPreview {
     this.#goal.hidden = true;
     this.#preview.append(this.#canvas, this.#time);
     const track = make("div", "seek-track");
-    track.append(this.#buffered, this.#played, this.#goal);
+    track.append(this.#buffered, this.#goal, this.#played);
     this.#bar.append(track);
     this.#line.append(this.#preview, this.#bar);
     this.#line.hidden = true; // until it is known how long the film is
