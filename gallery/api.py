@@ -17,7 +17,7 @@ from gallery.settings import SETTINGS
 from gallery.small_files import SMALL_FILES, portable_path, small_file_path
 from gallery.tracks import list_tracks, requested_file
 from gallery.visitors import base_url
-from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to_our_page
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ async def sign_url(request: web.Request) -> web.Response:
 
     A small file's opens for this browser only, and may be kept by it; a portable one opens in any
     player. After a failure a worker serves it, whatever its size: another one than those that
-    `avoid`, repeated, names.
+    `avoid`, repeated, names. `storyboard` and `tracks` are where a worker tells more of a film.
     """
     file = await requested_file(request)
     failures = Failures.from_query(request)
@@ -95,8 +95,18 @@ async def sign_url(request: web.Request) -> web.Response:
         "name": file.name,
         "mime_type": file.mime_type,
         "size": file.size,
+        **await _told(request, file, failures),
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+async def _told(request: web.Request, file: MediaFile, failures: Failures) -> dict[str, str | None]:
+    """Where a worker tells more of the film, whichever way its bytes come."""
+    choice = request.app[WORKER_CHOICE]
+    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
+    ids = (request.app[SETTINGS].jwt_secret, file.chat_id, file.message_id)
+    token = tokens.file_token(*ids, time.time(), file.parts)
+    return told_to_our_page(worker_url, file, token, choice)
 
 
 async def _worker_url(

@@ -175,3 +175,14 @@ def path_segment(name: str) -> str:
 def thumbnail_url(worker_url: str, file: MediaFile, token: str) -> str:
     """The URL of the file's Telegram thumbnail."""
     return f"{worker_url}/thumbnail/{file.chat_id}/{file.message_id}?token={token}"
+
+
+def told_urls(worker_url: str, file: MediaFile, token: str) -> dict[str, str | None]:
+    """Where the worker tells more of a film: its seek pictures, if Telegram made some, and what its
+    head says of codecs and tracks."""
+    ids = f"{file.chat_id}/{file.message_id}?token={token}"
+    is_played = file.kind in ("video", "audio")
+    return {
+        "storyboard": f"{worker_url}/storyboard/{ids}" if file.has_storyboard else None,
+        "tracks": f"{worker_url}/tracks/{ids}" if is_played else None,
+    }

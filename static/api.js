@@ -17,6 +17,7 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {number | null} height
  * @property {string} caption
  * @property {string | null} thumbnail a URL at the worker
+ * @property {boolean} has_storyboard
  * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
  */
 
@@ -194,4 +195,22 @@ export async function signUrl(id, failed = "") {
   const { body, date } = await getAnswer(`/api/files/${id}/url?${failed}`);
   // By the server's clock at both ends: this machine's may be wrong.
   return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
+}
+
+/**
+ * Where the worker tells more of a film: good for an hour, as its URL is.
+ * @param {string} id
+ * @param {string} failed
+ * @returns {Promise<import("./film-extras.js").Extras>}
+ */
+export function signExtras(id, failed) {
+  return getJson(`/api/files/${id}/url?${failed}`);
+}
+
+/**
+ * @param {string} id
+ * @returns {Promise<import("./subtitles.js").Subtitle[]>}
+ */
+export function listSubtitles(id) {
+  return getJson(`/api/files/${id}/subtitles`);
 }
