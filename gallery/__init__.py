@@ -7,7 +7,7 @@ problem_kinds, problems              what can be wrong with the settings
 shares, presentation                 links that open one file, and how that is shown to others
 kept, share_store, sessions          which links and sessions were ended, in SQLite
 sign_in_links, answered              what was used up: sign-in links, updates; in SQLite
-database, index                      what is known of the channels, in SQLite
+database, index, related             what is known of the channels, in SQLite
 answers, worker_client               asking the workers
 worker_choice                        which of them a player is sent to
 catalogue                            what is in the channels; knows nothing of the visitor

@@ -11,6 +11,7 @@ from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url
 from gallery.index import Query
+from gallery.related import album_of
 from gallery.search import ORDERS
 from gallery.settings import SETTINGS
 from gallery.small_files import SMALL_FILES, portable_path, small_file_path
@@ -59,14 +60,15 @@ async def list_channels(request: web.Request) -> web.Response:
 
 
 async def show_file(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files`, for a deep link.
+    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files` and its album.
 
     `avoid` names a worker that failed to give the thumbnail.
     """
     file = await _requested_file(request)
     failures = Failures.from_query(request)
     worker_url = await request.app[WORKER_CHOICE].pick(file, failures) if failures else None
-    body = _describe(request, file, worker_url)
+    album = await album_of(request.app[CATALOGUE].index, file)
+    body = {**_describe(request, file, worker_url), "album_files": album}
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
@@ -156,4 +158,8 @@ def _describe(
         "height": file.height,
         "caption": file.caption,
         "thumbnail": thumbnail,
+        "title": file.title or None,
+        "performer": file.performer or None,
+        # Longer than a number in JavaScript can be.
+        "album": None if file.album is None else str(file.album),
     }

@@ -43,6 +43,9 @@ class MediaFile:
     height: int | None
     caption: str
     has_thumbnail: bool
+    title: str = ""  # of a piece of music, as are those who perform it
+    performer: str = ""
+    album: int | None = None  # equal for all files of an album
 
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
@@ -60,6 +63,9 @@ class MediaFile:
             height=_edge(item.get("height")),
             caption=clean_text(item.get("caption"))[:CAPTION_MAX_CHARACTERS],
             has_thumbnail=bool(item.get("has_thumbnail")),
+            title=clean_line(item.get("title")),
+            performer=clean_line(item.get("performer")),
+            album=_number(item.get("album"), -INTEGER_MAX, INTEGER_MAX),
         )
 
     @property
@@ -92,6 +98,11 @@ def _whole(value: Any, least: int, most: int) -> int:
     if not least <= number <= most:
         raise ValueError
     return number
+
+
+def _number(value: Any, least: int, most: int) -> int | None:
+    """A number that may be left out; nonsense is none."""
+    return value if type(value) is int and least <= value <= most else None
 
 
 def _measure(value: Any, most: float) -> float | None:

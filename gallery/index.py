@@ -48,6 +48,9 @@ SCHEMA: Final = (
         height INTEGER,
         caption TEXT NOT NULL,
         has_thumbnail INTEGER NOT NULL,
+        title TEXT NOT NULL,
+        performer TEXT NOT NULL,
+        album INTEGER,
         kind TEXT NOT NULL,
         name_key TEXT NOT NULL,
         length_s REAL NOT NULL,
@@ -62,6 +65,7 @@ SCHEMA: Final = (
         for order in (ORDERS["newest"], ORDERS["name"], ORDERS["largest"], ORDERS["longest"])
     ),
     "CREATE INDEX files_by_kind ON files (kind, chat_id)",
+    "CREATE INDEX files_by_album ON files (chat_id, album) WHERE album IS NOT NULL",
     # Our own words are in it, with spaces between: the tokenizer has nothing left to decide.
     """CREATE VIRTUAL TABLE search USING fts5(
         search_text, content = 'files', content_rowid = 'id', tokenize = 'ascii', prefix = '1 2 3'
@@ -241,7 +245,7 @@ class Index:
         return await self._database.run(lambda connection: _page(connection, query, position))
 
     async def find(self, chat_id: int, message_id: int) -> MediaFile | None:
-        found = await self._fetch(_FIND, (chat_id, message_id))
+        found = await self.fetch(_FIND, (chat_id, message_id))
         return _media_file(found[0]) if found else None
 
     async def find_all(self, posts: Iterable[tuple[int, int]]) -> dict[tuple[int, int], MediaFile]:
@@ -256,7 +260,7 @@ class Index:
 
     async def bot_file(self, chat_id: int, message_id: int) -> BotFile | None:
         """What the Bot API calls the file of this post, if it ever said."""
-        found = await self._fetch(
+        found = await self.fetch(
             "SELECT file_id, file_unique_id FROM files"
             " WHERE chat_id = ? AND message_id = ? AND file_id IS NOT NULL",
             (chat_id, message_id),
@@ -265,7 +269,7 @@ class Index:
 
     async def find_same(self, bot_file: BotFile) -> MediaFile | None:
         """The newest post that holds this very file, as far as the Bot API told of it."""
-        found = await self._fetch(
+        found = await self.fetch(
             f"SELECT {', '.join(_FACTS)} FROM files"  # noqa: S608
             " WHERE file_unique_id = ? AND file_id IS NOT NULL ORDER BY date DESC LIMIT 1",
             (bot_file.unique_id,),
@@ -274,7 +278,7 @@ class Index:
 
     async def next_known(self, chat_id: int, after: int, seen_before: float) -> int | None:
         """The lowest id above `after` that was known before this moment."""
-        ((message_id,),) = await self._fetch(
+        ((message_id,),) = await self.fetch(
             "SELECT min(message_id) FROM files"
             " WHERE chat_id = ? AND message_id > ? AND seen_at < ?",
             (chat_id, after, seen_before),
@@ -283,7 +287,7 @@ class Index:
 
     async def channels(self) -> list[ChannelState]:
         """Every channel in the order of CHANNELS, with its id for want of a title."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             "SELECT chat_id, coalesce(title, chat_id),"
             " (SELECT count(*) FROM files WHERE files.chat_id = channels.chat_id),"
             " read_to, is_complete FROM channels",
@@ -297,14 +301,15 @@ class Index:
     async def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         await self._database.run(lambda connection: connection.execute(statement, values))
 
-    async def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+    async def fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        """The rows of a question that other modules have."""
         return await self._database.run(
             lambda connection: connection.execute(query, values).fetchall()
         )
 
 
 def _row(file: MediaFile, seen_at: float) -> dict[str, object]:
-    text = " ".join(words(f"{file.name} {file.caption}"))
+    text = " ".join(words(f"{file.name} {file.title} {file.performer} {file.caption}"))
     return {
         **{name: getattr(file, name) for name in _FACTS},
         "kind": file.kind,

@@ -70,9 +70,20 @@ def file_in(message: Message) -> Told | None:
             "height": media.get("height", edge),
             "caption": message.get("caption"),
             "has_thumbnail": "thumbnail" in media or "photo" in message,
+            **_bonds(message, media),
         }
     )
     return file, BotFile(clean_text(media["file_id"]), clean_text(media["file_unique_id"]))
+
+
+def _bonds(message: Message, media: Mapping[str, Any]) -> dict[str, Any]:
+    """What binds the file to others, and what else is told of some."""
+    album = str(message.get("media_group_id", ""))
+    return {
+        "album": int(album) if re.fullmatch("-?[0-9]{1,19}", album) else None,
+        "title": media.get("title"),
+        "performer": media.get("performer"),
+    }
 
 
 def has_file(message: Message) -> bool:

@@ -579,6 +579,9 @@ async def test_files_are_listed_newest_first_with_all_their_facts(
         "width": 1280,
         "height": 720,
         "caption": "A caption",
+        "title": None,
+        "performer": None,
+        "album": None,
     }
     async with films.session.get(thumbnail) as response:
         assert response.status == 200
