@@ -157,7 +157,7 @@ def content_policy(
 
     `framed_urls` are the workers whose PDFs the page shows within itself.
     """
-    workers = _origins(worker_urls)
+    workers, framed = _origins(worker_urls), _origins(framed_urls) or "'none'"
     return "; ".join(
         [
             "default-src 'none'",
@@ -167,7 +167,7 @@ def content_policy(
             f"img-src 'self' {workers}",
             f"media-src 'self' {workers}",
             f"connect-src 'self' {workers}",
-            f"frame-src {_origins(framed_urls) or "'none'"}",
+            f"frame-src {framed}",
             "form-action 'self'",
             "base-uri 'none'",
             f"frame-ancestors {frame_ancestors}",

@@ -13,8 +13,7 @@ async def album_of(index: Index, file: MediaFile) -> list[int]:
     if file.album is None:
         return []
     rows = await index.fetch(
-        "SELECT message_id FROM files WHERE chat_id = ? AND album = ?"
-        " ORDER BY message_id LIMIT ?",
+        "SELECT message_id FROM files WHERE chat_id = ? AND album = ? ORDER BY message_id LIMIT ?",
         (file.chat_id, file.album, ALBUM_MAX),
     )
     return [message_id for (message_id,) in rows]

@@ -1,4 +1,4 @@
-// The albums of files that the list does not hold: somebody came by a link, or it is filtered away.
+// Whole albums of which the list holds a part or nothing: somebody came by a link, or searched.
 
 import { getFile } from "./api.js";
 import { fileId } from "./listing.js";
@@ -51,7 +51,7 @@ export class DeepAlbums {
  * @returns {Promise<MediaFile[]>}
  */
 async function fetchAlbum(file) {
-  const { album_files: posts = [] } = await getFile(fileId(file));
+  const { album_files: posts = [] } = file.album_files ? file : await getFile(fileId(file));
   const found = await Promise.allSettled(
     posts.map((message_id) =>
       message_id === file.message_id ? file : getFile(`${file.chat_id}/${message_id}`),

@@ -121,7 +121,7 @@ function followAddress() {
     const closed = viewer.openId;
     viewer.close();
     grid.refresh(closed);
-    grid.focus(closed);
+    grid.focus(listedOf(closed, 1) ?? closed);
   }
 }
 
@@ -132,26 +132,42 @@ function fileOf(id) {
 }
 
 /**
- * The file before or after this one in the list that is shown, an album in its own order. A deep
- * link to a file that the list does not hold, or not yet, leads on through its album.
+ * The file before or after this one: in an album, then in the list that is shown.
  * @param {string} id
  * @param {1 | -1} step
  * @returns {Promise<string | null>}
  */
 async function neighbour(id, step) {
-  if (!grid.fileOf(id)) {
-    const file = besides(deepAlbums.holding(id), id, step);
-    return file && fileId(file);
+  const inAlbum = besides(deepAlbums.holding(id), id, step);
+  if (inAlbum) {
+    return fileId(inAlbum);
   }
-  if (step > 0 && !besides(grid.sequence, id, step)) {
+  const listed = listedOf(id, step);
+  if (!listed) {
+    return null; // a deep link to a file that the list does not hold, or not yet
+  }
+  if (step > 0 && !besides(grid.sequence, listed, step)) {
     await loadMore();
   }
-  const file = besides(grid.sequence, id, step);
+  const file = besides(grid.sequence, listed, step);
   return file && fileId(file);
 }
 
 /**
- * The files that are shown together with this one, itself among them.
+ * The file in the list that stands for this one: itself, or another of its album.
+ * @param {string} id
+ * @param {1 | -1} step where one goes from there
+ */
+function listedOf(id, step) {
+  const ids = new Set([id, ...deepAlbums.holding(id).map(fileId)]);
+  const files = grid.sequence.filter((file) => ids.has(fileId(file)));
+  const file = files.at(step > 0 ? -1 : 0);
+  return file ? fileId(file) : null;
+}
+
+/**
+ * The files that are shown together with this one, itself among them. A search finds one of an album
+ * by the caption of all of them.
  * @param {MediaFile} file
  * @returns {Promise<MediaFile[]>}
  */
@@ -164,7 +180,7 @@ async function albumOf(file) {
     await loadMore();
   }
   const group = grid.groupOf(id);
-  return group.length ? group : deepAlbums.of(file);
+  return group.length === 0 || currentFilter().query ? deepAlbums.of(file) : group;
 }
 
 // The list ------------------------------------------------------------------------------------

@@ -320,7 +320,10 @@ function createCard(group) {
 function showAlbum(card, group) {
   const [first] = /** @type {[MediaFile]} */ (/** @type {unknown} */ (group));
   const count = formatCount(group.length, nounOf(group));
-  const caption = group.find((file) => file.caption)?.caption.trim().split("\n")[0];
+  const caption = group
+    .find((file) => file.caption)
+    ?.caption.trim()
+    .split("\n")[0];
   card.classList.add("card-album");
   part(card, ".card-title", HTMLElement).textContent = caption || formatTitle(first);
   part(card, ".card-facts", HTMLElement).textContent = `${count} · ${formatDate(first.date)}`;

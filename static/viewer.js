@@ -2,6 +2,7 @@
 // the player keeps films going, the picture zooms, the dialogs look after themselves.
 
 import { ApiError, createShare, getFile, signUrl } from "./api.js";
+import { listenToTaps } from "./bare.js";
 import { hasRoomForPdf, pdfFrame, tabAddress, textSheet, wayToShow } from "./documents.js";
 import { formatDuration, formatFacts, formatTitle } from "./format.js";
 import { fillPlaceholder, showThumbnail } from "./grid.js";
@@ -108,6 +109,11 @@ export class Viewer {
     addEventListener("pagehide", () => this.#remember());
     this.#listenToButtons();
     this.#listenToSwipes();
+    listenToTaps(
+      this.#stage,
+      () => this.#picture !== null,
+      () => this.#frame.classList.toggle("is-bare", this.#picture !== null && !this.#isBare),
+    );
     this.#fillHelp();
     this.#fillSpeeds();
   }
@@ -118,6 +124,11 @@ export class Viewer {
 
   get openId() {
     return this.#id;
+  }
+
+  /** Whether a picture has the window for itself. */
+  get #isBare() {
+    return this.#frame.classList.contains("is-bare");
   }
 
   /** Whether what plays is music's, which goes on when the viewer is left, and remembers by itself. */
@@ -155,6 +166,7 @@ export class Viewer {
     this.#stats.toggle(false);
     this.#clear();
     this.#strip.hide();
+    this.#frame.classList.remove("is-bare");
     this.#dialog.close();
   }
 
@@ -188,6 +200,7 @@ export class Viewer {
     this.#download.href = `?file=${fileId(file)}`;
     document.title = `${formatTitle(file)} – Rangegram`;
     this.#frame.dataset.kind = file.kind;
+    this.#frame.classList.toggle("is-bare", this.#isBare && file.kind === "image");
     void this.#showAlbum(file);
     if (file.kind === "video") {
       this.#showVideo(file);

@@ -36,7 +36,7 @@ from telegram_simulator.world import Document
 SONG_S = 8
 PERFORMER = "The Pocket Orchestra"
 SONGS = {"One.mp3": "libmp3lame", "Two.m4a": "aac", "Three.mp3": "libmp3lame"}
-NOTES = "Ein Blatt für später – с текстом\nand a second line\n"
+NOTES = "Ein Blatt für später, Жизнь\nand a second line\n"
 EVIL = "document.title = 'evil'"
 # Each runs where nothing forbids it, which the test sees at a careless server first.
 HOSTILE = {
@@ -57,13 +57,20 @@ HOSTILE = {
     ),
 }
 SONG = "document.querySelector('#music audio')"
+WIDTH = "(image) => image.decode().then(() => image.naturalWidth)"
 PLAYS = f"(at) => {SONG}.currentTime > at && !{SONG}.paused"
 
 
 def make_song(path: Path, codec: str, cover: Path, number: int) -> None:
     """A short song that knows its title, who plays, and what it looks like."""
     command = [
-        *(need_ffmpeg(), "-f", "lavfi", "-i", soundtrack((196.0 + 40 * number, 294.0), SONG_S)),
+        *(
+            need_ffmpeg(),
+            "-f",
+            "lavfi",
+            "-i",
+            soundtrack((196.0, 247.0, 294.0, 392.0 + number), SONG_S),
+        ),
         *("-i", f"file:{cover}", "-map", "0:a", "-map", "1:v", "-vf", "crop=ih:ih,scale=400:400"),
         *("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-disposition:v", "attached_pic"),
         *("-c:a", codec, "-metadata", f"title={path.stem}", "-metadata", f"artist={PERFORMER}"),
@@ -193,11 +200,20 @@ async def test_an_album_is_one_card_and_one_walk(house: House) -> None:
         await expect(place).to_have_text("4 of 4")
         await page.keyboard.press("Escape")
         await expect(album).to_be_focused()
+        await page.get_by_role("searchbox").fill("weather")  # the caption is the first one's
+        await expect(page.locator("#summary")).to_have_text("1 file")
+        await page.locator(".card-link").click()
+        await page.keyboard.press("ArrowRight")
+        await expect(place).to_have_text("2 of 4")
+        await page.keyboard.press("Escape")
+        await expect(page.locator(".card-link")).to_be_focused()
         # By a link, while the list shows something else: its album comes with it.
         await page.goto(f"/?kind=audio&file={posts[1]}")
         await expect(place).to_have_text("2 of 4")
         await page.keyboard.press("ArrowRight")
         await expect(place).to_have_text("3 of 4")
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#viewer")).to_be_hidden()
 
 
 async def test_fingers_swipe_pinch_and_tap_twice(house: House) -> None:
@@ -256,7 +272,7 @@ async def test_songs_follow_one_another_wherever_one_looks_meanwhile(house: Hous
         await expect(sheet.locator(".music-by")).to_have_text(PERFORMER)
         await page.wait_for_function(PLAYS, arg=0.2)
         cover = sheet.locator(".music-art img")
-        assert await cover.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 300
+        assert await cover.evaluate(WIDTH) == 320
         await expect(sheet.locator(".music-entry-title")).to_have_text(["Two", "One"])
         assert await page.evaluate(ANNOUNCED) == ["Three", PERFORMER, 1]
 
@@ -315,7 +331,9 @@ async def test_songs_follow_one_another_wherever_one_looks_meanwhile(house: Hous
         await expect(page.locator("#viewer")).to_be_hidden()
 
         await card(page, "5 Film").click()  # which is heard instead
-        await page.wait_for_function("document.querySelector('#viewer video')?.currentTime > 0.1")
+        await page.wait_for_function(
+            "() => document.querySelector('#viewer video')?.currentTime > 0.1"
+        )
         assert await page.evaluate(f"{SONG}.paused")
         await page.keyboard.press("Escape")
         for width in (320, 390, 1280):
@@ -368,7 +386,7 @@ async def test_what_is_posted_never_runs_as_a_page(
         (tmp_path / name).write_text(body)
 
     async def careless(request: web.Request) -> web.Response:
-        mime_type, body = HOSTILE[request.match_info["name"]]
+        mime_type, body = HOSTILE.get(request.match_info["name"], ("text/plain", ""))
         return web.Response(text=body, content_type=mime_type)
 
     app = web.Application()
@@ -402,11 +420,12 @@ async def test_a_shared_song_has_its_cover_and_a_shared_paper_its_viewer(house: 
                 await expect(page).to_have_title("Two")
                 await expect(page.get_by_role("heading")).to_have_text(["Two"])
                 cover = page.locator(".song-cover")
-                width = "(image) => image.decode().then(() => image.naturalWidth)"
-                assert await cover.evaluate(width) == 320
+                assert await cover.evaluate(WIDTH) == 320
                 await page.evaluate("document.querySelector('audio').muted = true")
                 await page.keyboard.press("k")
-                await page.wait_for_function("document.querySelector('audio').currentTime > 0.2")
+                await page.wait_for_function(
+                    "() => document.querySelector('audio').currentTime > 0.2"
+                )
                 assert await page.evaluate(ANNOUNCED) == ["Two", PERFORMER, 1]
                 for size in ((320, 120), (390, 844), (1280, 800)):
                     await page.set_viewport_size({"width": size[0], "height": size[1]})

@@ -462,8 +462,10 @@ async def test_an_album_is_what_stands_together_in_its_own_order(call: Call) -> 
     assert nouns == ["picture", "file"]
 
 
-QUEUE = SONGS + """
-const pages = [[9, 8], [7, 6], [5]].map((page) => page.map((id) => song(id, id < 8 && id > 5 ? 'a' : null)));
+QUEUE = (
+    SONGS
+    + """
+const pages = [[song(9), song(8)], [song(7, 'a'), song(6, 'a')], [song(5)]];
 const asked = [];
 const fetchPage = async (cursor) => {
   const index = Number(cursor ?? 0);
@@ -483,6 +485,7 @@ const walk = async (queue, id, step, isRound = false) => {
   return seen;
 };
 """
+)
 
 
 async def test_the_queue_follows_the_list_and_plays_an_album_in_its_own_order(call: Call) -> None:
@@ -494,7 +497,8 @@ async def test_the_queue_follows_the_list_and_plays_an_album_in_its_own_order(ca
           const foreign = new m.Queue(song(1), fetchPage);
           return {{
             onwards: await walk(queue, 9, 1), back: await walk(queue, 6, -1), asked: asked.slice(),
-            round: await walk(queue, 7, 1, true), backwards: await queue.neighbour('-1/9', -1, true),
+            round: await walk(queue, 7, 1, true),
+            backwards: await queue.neighbour('-1/9', -1, true),
             following: ids(queue.after('-1/6', 2)), unlisted: await walk(foreign, 1, 1),
           }};
         }})()""",
