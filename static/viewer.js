@@ -553,6 +553,9 @@ export class Viewer {
       }
     });
     this.#download.addEventListener("click", (event) => void this.#startDownload(event));
+    element("menu-tab", HTMLAnchorElement).addEventListener("click", () => {
+      this.#menu.hidePopover();
+    });
     element("menu-copy", HTMLButtonElement).addEventListener("click", (event) => {
       const button = /** @type {HTMLButtonElement} */ (event.currentTarget);
       const here = `${location.origin}/?file=${this.#id}`;
