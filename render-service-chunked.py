@@ -1500,7 +1500,7 @@ _EXPOSED_HEADERS = (
 )
 _REQUEST_HEADERS = "Authorization, If-Match, If-Modified-Since, If-None-Match, If-Range, Range"
 _SHOWN_TYPE = re.compile(r"(?:video|audio|image)/(?!svg)[^+]+|application/pdf|text/plain")
-"""What a browser shows without running any of it. To Chromium text/xsl is a page, as +xml may be."""
+"""What a browser shows without running any of it. To Chromium text/xsl is a page, +xml may be."""
 _FOLLOWS_NO_REDIRECT = re.compile(r"\bVLC/")
 """Players that give a film up at a redirect in its middle, as VLC 3 does: for them the worker goes
 where it would have sent them."""

@@ -20,6 +20,7 @@ INTEGER_MAX: Final = 2**63 - 1  # SQLite's
 NAME_MAX_CHARACTERS: Final = 255  # as file systems have it; percent-encoded it still fits a URL
 CAPTION_MAX_CHARACTERS: Final = 4096  # what a premium account may write
 EDGE_MAX_PX: Final = 100_000
+QUALITIES_MAX: Final = 16
 DURATION_MAX_S: Final = 10 * 365 * 86400.0
 # Marks that turn the reading direction (UAX #9 section 2). Unseen themselves, they show the name
 # `gpj.exe` as `exe.jpg`; scripts that read from the right need none of them to be read so.
@@ -30,7 +31,8 @@ _CONTROLS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class MediaFile:
-    """One file of one post, as the worker's listing describes it."""
+    """One file of one post, as the worker's listing describes it; or of several posts that are one
+    split film, which the index makes of them: then `parts` are the posts behind the first."""
 
     chat_id: int
     message_id: int
@@ -46,6 +48,12 @@ class MediaFile:
     title: str = ""  # of a piece of music, as are those who perform it
     performer: str = ""
     album: int | None = None  # equal for all files of an album
+    reply_to: int | None = None
+    qualities: tuple[int, ...] = ()  # heights of those that Telegram has made, the largest first
+    has_storyboard: bool = False
+    parts: tuple[int, ...] = ()
+    apart: str = ""  # why a part of a split film stays by itself; see `split_films`
+    missing: tuple[int, ...] = ()  # the numbers of the parts that are not there
 
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
@@ -66,6 +74,9 @@ class MediaFile:
             title=clean_line(item.get("title")),
             performer=clean_line(item.get("performer")),
             album=_number(item.get("album"), -INTEGER_MAX, INTEGER_MAX),
+            reply_to=_number(item.get("reply_to"), 1, MESSAGE_ID_MAX),
+            qualities=_heights(item.get("qualities")),
+            has_storyboard=item.get("has_storyboard") is True,
         )
 
     @property
@@ -105,6 +116,13 @@ def _number(value: Any, least: int, most: int) -> int | None:
     return value if type(value) is int and least <= value <= most else None
 
 
+def _heights(value: Any) -> tuple[int, ...]:
+    """The heights that make sense, the largest first."""
+    heights = value if isinstance(value, list) else []
+    sensible = {each for each in heights if type(each) is int and 0 < each <= EDGE_MAX_PX}
+    return tuple(sorted(sensible, reverse=True)[:QUALITIES_MAX])
+
+
 def _measure(value: Any, most: float) -> float | None:
     """A measure that the uploader's program has written down; nonsense is none."""
     number = 0.0 if value is None else float(value)
@@ -120,13 +138,17 @@ def _edge(value: Any) -> int | None:
 # Python's own table, not the machine's, so that a file is the same kind everywhere.
 MIME_TYPES: Final = mimetypes.MimeTypes()
 for _extension, _mime_type in {
+    ".ass": "text/x-ssa",
     ".flac": "audio/flac",
     ".js": "text/javascript",
     ".m4a": "audio/mp4",
     ".m4v": "video/mp4",
     ".mkv": "video/x-matroska",
     ".ogg": "audio/ogg",
+    ".srt": "application/x-subrip",
+    ".ssa": "text/x-ssa",
     ".ts": "video/mp2t",
+    ".vtt": "text/vtt",
     ".webp": "image/webp",
 }.items():
     MIME_TYPES.add_type(_mime_type, _extension)
@@ -153,3 +175,14 @@ def path_segment(name: str) -> str:
 def thumbnail_url(worker_url: str, file: MediaFile, token: str) -> str:
     """The URL of the file's Telegram thumbnail."""
     return f"{worker_url}/thumbnail/{file.chat_id}/{file.message_id}?token={token}"
+
+
+def told_urls(worker_url: str, file: MediaFile, token: str) -> dict[str, str | None]:
+    """Where the worker tells more of a film: its seek pictures, if Telegram made some, and what its
+    head says of codecs and tracks."""
+    ids = f"{file.chat_id}/{file.message_id}?token={token}"
+    is_played = file.kind in ("video", "audio")
+    return {
+        "storyboard": f"{worker_url}/storyboard/{ids}" if file.has_storyboard else None,
+        "tracks": f"{worker_url}/tracks/{ids}" if is_played else None,
+    }

@@ -79,10 +79,14 @@ def file_in(message: Message) -> Told | None:
 def _bonds(message: Message, media: Mapping[str, Any]) -> dict[str, Any]:
     """What binds the file to others, and what else is told of some."""
     album = str(message.get("media_group_id", ""))
+    replied = message.get("reply_to_message")
+    qualities = media.get("qualities")
     return {
         "album": int(album) if re.fullmatch("-?[0-9]{1,19}", album) else None,
+        "reply_to": replied.get("message_id") if isinstance(replied, dict) else None,
         "title": media.get("title"),
         "performer": media.get("performer"),
+        "qualities": [each["height"] for each in qualities or ()],
     }
 
 

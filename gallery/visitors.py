@@ -43,7 +43,7 @@ from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
 from gallery.shares import Links, Share, read_share
 from gallery.sign_in import is_https
-from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to_our_page
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -118,7 +118,7 @@ async def share_url(request: web.Request) -> web.StreamResponse:
     file = await _file_of(request, share)
     signed = await _sign(request, share, file, is_ours=True)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
-    return web.json_response({**asdict(signed), **facts})
+    return web.json_response({**asdict(signed), **facts, **await _told(request, share, file)})
 
 
 @for_visitors
@@ -147,6 +147,8 @@ async def _player_page(
     values = {
         "place": place,
         "kind": file.kind,
+        "name": file.name,
+        "has_storyboard": "yes" if file.has_storyboard else "",
         "facts": facts_of(file),
         "description": description_of(file),
         "source": signed.url,
@@ -279,6 +281,11 @@ def _may_be_framed(request: web.Request) -> bool:
     return request.app[SETTINGS].frame_ancestors not in ("'none'", "'self'")
 
 
+async def shared_file(request: web.Request) -> MediaFile:
+    """The file of the share in the path, if that still opens anything."""
+    return await _file_of(request, await _share_of(request))
+
+
 async def _share_of(request: web.Request) -> Share:
     text = request.match_info["share"]
     return await _opened(request, text)
@@ -338,11 +345,22 @@ async def _sign(
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    grant = tokens.renewal_grant(*ids, renewed_until)
-    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at))
+    grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
+    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at, file.parts))
     url = f"{url}&renew={grant}"
     url = for_our_page(url, choice) if is_ours else url
     return _Signed(url, expires_at, renewed_until - int(now))
+
+
+async def _told(request: web.Request, share: Share, file: MediaFile) -> dict[str, str | None]:
+    """Where a worker tells more of the film, for the player page."""
+    choice, failures = request.app[WORKER_CHOICE], Failures.from_query(request)
+    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
+    now = time.time()
+    ids = (request.app[SETTINGS].jwt_secret, share.chat_id, share.message_id)
+    end = _end(share, now, tokens.TOKEN_LIFETIME_S)
+    token = tokens.visitor_token(*ids, now, end, file.parts)
+    return told_to_our_page(worker_url, file, token, choice)
 
 
 def _end(share: Share, now: float, lifetime_s: int) -> int:

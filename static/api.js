@@ -20,6 +20,8 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {string | null} title of a piece of music
  * @property {string | null} performer
  * @property {string | null} album equal for all files of an album
+ * @property {boolean} has_storyboard
+ * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
  * @property {number[]} [album_files] the posts of its album, where one file was asked for
  */
 
@@ -197,4 +199,22 @@ export async function signUrl(id, failed = "") {
   const { body, date } = await getAnswer(`/api/files/${id}/url?${failed}`);
   // By the server's clock at both ends: this machine's may be wrong.
   return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
+}
+
+/**
+ * Where the worker tells more of a film: good for an hour, as its URL is.
+ * @param {string} id
+ * @param {string} failed
+ * @returns {Promise<import("./film-extras.js").Extras>}
+ */
+export function signExtras(id, failed) {
+  return getJson(`/api/files/${id}/url?${failed}`);
+}
+
+/**
+ * @param {string} id
+ * @returns {Promise<import("./subtitles.js").Subtitle[]>}
+ */
+export function listSubtitles(id) {
+  return getJson(`/api/files/${id}/subtitles`);
 }

@@ -4,6 +4,7 @@
 import { canChangeOver, changeOver } from "./change-over.js";
 import { keepAwake } from "./keep-awake.js";
 import { watchLine } from "./line-watch.js";
+import { surroundShared } from "./share-extras.js";
 import { announceSong } from "./song-session.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
 import { Waking } from "./waking.js";
@@ -50,6 +51,7 @@ let staleAt = Date.now() + Number(film.dataset.lasts) * 1000;
 let url = film.src;
 let line = new AbortController();
 const failures = new Failures();
+const extras = surroundShared({ stage, media: () => film, showStatus });
 const waking = new Waking([workerOf(url) ?? ""], showWaking, () => !document.hidden);
 let isRecovering = false;
 let isReloading = false;
@@ -120,7 +122,7 @@ function calm() {
 
 /** Fetch fresh addresses until one plays, or until there is no hope. */
 async function recover() {
-  if (isRecovering) {
+  if (isRecovering || extras.isTold) {
     return;
   }
   isRecovering = true;
@@ -140,6 +142,10 @@ async function recover() {
     }
     if (outcome.trouble && failures.note(url)) {
       continue; // with another worker, at once
+    }
+    if (outcome.message === NOT_PLAYABLE) {
+      void extras.explain(NOT_PLAYABLE, () => void recover());
+      break;
     }
     if (!outcome.trouble || attempt >= ATTEMPTS_MAX) {
       showProblem(outcome.message, outcome.trouble !== null);
@@ -286,6 +292,25 @@ function hasMetadata() {
   return outcome.finally(() => done.abort());
 }
 
+/** Play, if the person wants it and the browser can. */
+async function begin() {
+  const playAnyway = () => {
+    wanted.playing = true;
+    start();
+  };
+  if (await extras.mayPlay(playAnyway)) {
+    start();
+  }
+}
+
+function start() {
+  if (film.error) {
+    void recover();
+  } else if (wanted.playing) {
+    play();
+  }
+}
+
 /** A frame may be forbidden to play with sound unasked. Then the film waits for a click. */
 function play() {
   film.play().catch(() => want({ playing: false }));
@@ -337,6 +362,7 @@ const KEYS = {
   m: () => {
     film.muted = !film.muted;
   },
+  c: () => extras.toggleSubtitles(),
   f: toggleFullScreen,
 };
 
@@ -397,13 +423,7 @@ waking.start();
 document.addEventListener("visibilitychange", () => !document.hidden && waking.start());
 keepAwake(() => (film.paused || film.ended ? null : workerOf(url)), new AbortController().signal);
 follow();
-if (film.error) {
-  void recover();
-} else {
-  if (wanted.position > 0) {
-    film.currentTime = wanted.position;
-  }
-  if (wanted.playing) {
-    play();
-  }
+if (wanted.position > 0 && !film.error) {
+  film.currentTime = wanted.position;
 }
+void begin();

@@ -24,7 +24,7 @@ const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its lif
  * What the viewer shows: a word while it works, a sentence when it has given up.
  * @typedef {object} PlayerView
  * @property {(text: string | null) => void} showStatus
- * @property {(text: string | null) => void} showProblem
+ * @property {(text: string | null, code?: string) => void} showProblem
  * @property {(media: HTMLMediaElement) => void} adopt another element has taken the old one's place
  * @property {(bytes: number) => void} countBytes
  * @property {(worker: string | null) => Promise<void> | null} untilAwake null unless the worker sleeps
@@ -199,7 +199,8 @@ export class Player {
       return;
     }
     if (this.#media.error.code === MediaError.MEDIA_ERR_DECODE) {
-      this.#view.showProblem("This file is damaged here, or in a form this browser cannot play.");
+      const text = "This file is damaged here, or in a form this browser cannot play.";
+      this.#view.showProblem(text, "not_decoded");
       return;
     }
     await this.#recover("Reconnecting…", { reloadAtOnce: false });
@@ -274,7 +275,7 @@ export class Player {
           continue; // with another worker, at once
         }
         if (!problem.isPassing || attempt >= ATTEMPTS_MAX) {
-          this.#view.showProblem(problem.message);
+          this.#view.showProblem(problem.message, problem.code);
           break;
         }
         await this.#wait(attempt, problem);

@@ -1,9 +1,10 @@
 // The viewer: one file, full window. Knows how each kind is shown and what can be done with it;
 // the player keeps films going, the picture zooms, the dialogs look after themselves.
 
-import { ApiError, createShare, getFile, signUrl } from "./api.js";
+import { ApiError, createShare, getFile, listSubtitles, signExtras, signUrl } from "./api.js";
 import { listenToTaps } from "./bare.js";
 import { hasRoomForPdf, pdfFrame, tabAddress, textSheet, wayToShow } from "./documents.js";
+import { FilmExtras } from "./film-extras.js";
 import { formatDuration, formatFacts, formatTitle } from "./format.js";
 import { fillPlaceholder, showThumbnail } from "./grid.js";
 import { fileId } from "./listing.js";
@@ -31,6 +32,7 @@ const SWIPE_PX = 60;
 const SWIPE_MS = 600;
 const CONTROLS_PX = 90; // of the film's own controls, where a swipe means something else
 const PLAYER_LINK_S = 24 * 3600; // a film and the evening around it
+const PLAYLIST = "Playlist (m3u)";
 
 /**
  * What the viewer needs of the page around it.
@@ -71,6 +73,8 @@ export class Viewer {
   #around;
   /** @type {Player | null} */
   #player = null;
+  /** @type {FilmExtras | null} */
+  #extras = null;
   /** @type {Picture | null} */
   #picture = null;
   #pictures = new Pictures();
@@ -177,6 +181,7 @@ export class Viewer {
     this.#leaveMusic();
     this.#player?.close();
     this.#player = null;
+    this.#extras = null;
     this.#picture = null;
     this.#file = null;
     this.#id = "";
@@ -299,9 +304,10 @@ export class Viewer {
     // The browser's own download would save the film under a URL that ends within the hour.
     media.setAttribute("controlslist", "nodownload");
     media.setAttribute("aria-label", formatTitle(file));
+    this.#extras = this.#surround(file);
     this.#player = new Player(media, id, (failed) => signUrl(id, failed), {
       showStatus: (text) => this.#showStatus(text),
-      showProblem: (text) => this.#showProblem(text),
+      showProblem: (text, code) => this.#showFault(text, code),
       adopt: (twin) => this.#follow(twin),
       countBytes: (bytes) => this.#stats.count(bytes),
       untilAwake: (worker) => this.#around.waking.untilAwake(worker),
@@ -309,8 +315,70 @@ export class Viewer {
     this.#follow(media);
     announce(file, (step) => void this.#step(step));
     const position = recallPosition(id);
-    this.#showResumed(position);
-    void this.#player.open({ position, speed: this.#speed });
+    void this.#begin(this.#player, position);
+  }
+
+  /**
+   * Play, unless it is known that this browser cannot; then by the person's own wish.
+   * @param {Player} player
+   * @param {number} position
+   */
+  async #begin(player, position) {
+    const play = () => {
+      this.#showResumed(position);
+      void player.open({ position, speed: this.#speed });
+    };
+    if ((await this.#extras?.mayPlay(play)) && this.#player === player) {
+      play();
+    }
+  }
+
+  /** @param {MediaFile} file */
+  #surround(file) {
+    const id = fileId(file);
+    return new FilmExtras({
+      stage: this.#stage,
+      media: () => this.#player?.media ?? null,
+      film: file,
+      sign: (failed) => signExtras(id, failed),
+      listSubtitles: () => listSubtitles(id),
+      ways: () => this.#waysOut(file),
+      showStatus: (text) => this.#showStatus(text),
+      menu: {
+        section: element("menu-subtitles", HTMLElement),
+        chips: element("menu-subtitles-chips", HTMLElement),
+        note: element("menu-subtitles-note", HTMLElement),
+      },
+      signal: this.#closing.signal,
+    });
+  }
+
+  /**
+   * @param {string | null} text
+   * @param {string} [code] why, as the player says
+   */
+  #showFault(text, code) {
+    const isForm = code === "not_playable" || code === "not_decoded";
+    this.#showProblem(isForm ? null : text);
+    if (isForm && text) {
+      void this.#extras?.explain(text, () => void this.#player?.retry());
+    } else {
+      this.#extras?.clear();
+    }
+  }
+
+  /**
+   * @param {MediaFile} file
+   * @returns {import("./playable.js").Way[]}
+   */
+  #waysOut(file) {
+    return [
+      ...this.#otherPlayers(file).map(({ name, address }) => ({
+        name: name === PLAYLIST ? name : `Open in ${name}`,
+        act: () => void this.#openElsewhere(address),
+      })),
+      { name: "Download", act: (event) => void this.#startDownload(event) },
+    ];
   }
 
   /**
@@ -607,14 +675,26 @@ export class Viewer {
     tab.href = tabAddress(file);
     element("menu-pip", HTMLElement).hidden =
       file.kind !== "video" || !document.pictureInPictureEnabled;
-    const players = isFilm
-      ? playersOn(platformOf(navigator.userAgent, navigator.maxTouchPoints))
-      : [];
-    const entries = players.map(({ name, link }) =>
-      this.#playerEntry(name, ({ url }) => link(url, formatTitle(file))),
+    const players = this.#otherPlayers(file).filter(({ name }) => isFilm || name === PLAYLIST);
+    element("menu-players", HTMLElement).replaceChildren(
+      ...players.map(({ name, address }) => this.#playerEntry(name, address)),
     );
-    const playlist = this.#playerEntry("Playlist (m3u)", ({ m3u_url }) => m3u_url);
-    element("menu-players", HTMLElement).replaceChildren(...entries, playlist);
+  }
+
+  /**
+   * Where a film can be opened from here, the playlist last.
+   * @param {MediaFile} file
+   * @returns {{name: string, address: (share: Share) => string}[]}
+   */
+  #otherPlayers(file) {
+    const players = playersOn(platformOf(navigator.userAgent, navigator.maxTouchPoints));
+    return [
+      ...players.map(({ name, link }) => ({
+        name,
+        address: (/** @type {Share} */ { url }) => link(url, formatTitle(file)),
+      })),
+      { name: PLAYLIST, address: ({ m3u_url }) => m3u_url },
+    ];
   }
 
   /**
@@ -627,17 +707,22 @@ export class Viewer {
     button.type = "button";
     button.className = "menu-item";
     button.textContent = name;
-    button.addEventListener("click", async () => {
+    button.addEventListener("click", () => {
       this.#menu.hidePopover();
-      try {
-        const share = await this.#linkForPlayers();
-        this.#player?.media.pause();
-        location.assign(addressOf(share));
-      } catch (error) {
-        this.#showProblem(messageOf(error));
-      }
+      void this.#openElsewhere(addressOf);
     });
     return button;
+  }
+
+  /** @param {(share: Share) => string} addressOf */
+  async #openElsewhere(addressOf) {
+    try {
+      const share = await this.#linkForPlayers();
+      this.#player?.media.pause();
+      location.assign(addressOf(share));
+    } catch (error) {
+      this.#showProblem(messageOf(error));
+    }
   }
 
   #linkForPlayers() {
@@ -800,6 +885,7 @@ export class Viewer {
           media.muted = !media.muted;
         }
       },
+      captions: () => this.#extras?.toggleSubtitles(),
       jump: () => {
         if (media?.duration) {
           media.currentTime = (media.duration * Number(key)) / 10;

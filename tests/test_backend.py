@@ -579,9 +579,8 @@ async def test_files_are_listed_newest_first_with_all_their_facts(
         "width": 1280,
         "height": 720,
         "caption": "A caption",
-        "title": None,
-        "performer": None,
-        "album": None,
+        **dict.fromkeys(("title", "performer", "album", "reply_to", "split")),
+        **{"qualities": [], "has_storyboard": False, "parts": []},
     }
     async with films.session.get(thumbnail) as response:
         assert response.status == 200
@@ -594,14 +593,17 @@ async def test_the_signed_url_plays_from_the_worker(stage: Stage, open_films: St
     path = f"/api/files/{stage.channel.chat_id}/{post.id}/url"
     films = await open_films()
     body = await get_json(films, path)
-    url = URL(body.pop("url"), encoded=True)
+    url, tracks = (URL(body.pop(name), encoded=True) for name in ("url", "tracks"))
     assert before + 3599 <= body.pop("expires_at") <= time.time() + 3601
     assert body == {
         "via": "worker",
         "name": "Ein Film: 100 %/é.mp4",
         "mime_type": "video/mp4",
         "size": FILM_BYTES,
+        "storyboard": None,
     }
+    async with films.session.get(tracks) as response:
+        assert await response.json() == {"type": "video/mp4", "tracks": []}
     async with films.session.get(url, headers={"Range": "bytes=1000-1999"}) as response:
         assert response.status == 206
         assert response.headers["Content-Range"] == f"bytes 1000-1999/{FILM_BYTES}"

@@ -107,6 +107,7 @@ async def test_small_files_come_through_the_backend_and_large_ones_from_the_work
     body = await signed(films, small)
     assert before + 3599 <= body.pop("expires_at") <= time.time() + 3601
     url = body.pop("url")
+    assert f"/tracks/{stage.channel.chat_id}/{small.id}?token=" in body.pop("tracks")
     assert url.startswith(
         f"/files/{stage.channel.chat_id}/{small.id}/Ein%20Film%3A%20%C3%A9%3F.mp4?v="
     )
@@ -115,6 +116,7 @@ async def test_small_files_come_through_the_backend_and_large_ones_from_the_work
         "name": "Ein Film: é?.mp4",
         "mime_type": "video/mp4",
         "size": DOWNLOAD_BYTES_MAX,
+        "storyboard": None,
     }
     assert (await signed(films, large))["via"] == "worker"
 
