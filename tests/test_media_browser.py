@@ -199,6 +199,7 @@ async def test_an_album_is_one_card_and_one_walk(house: House) -> None:
         await page.get_by_role("searchbox").fill("weather")  # the caption is the first one's
         await expect(page.locator("#summary")).to_have_text("1 file")
         await page.locator(".card-link").click()
+        await expect(place).to_have_text("1 of 4")
         await page.keyboard.press("ArrowRight")
         await expect(place).to_have_text("2 of 4")
         await page.keyboard.press("Escape")
