@@ -48,11 +48,7 @@ from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NAME_PATIENCE_S: Final = 1.0  # a link must work while the worker that knows the name still wakes up
-STAGES: Final = {
-    "audio": "embed-song.html",
-    "image": "embed-picture.html",
-    "document": "embed-file.html",
-}
+STAGES: Final = {"video": "film", "audio": "song", "image": "picture", "document": "file"}
 # Pages elsewhere may use a link as if it were a file of their own; nothing here reads a cookie.
 VISITOR_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -170,7 +166,7 @@ async def _player_page(
         "height": str(height),
     }
     return request.app[PAGES].response(
-        STAGES.get(file.kind, "embed-film.html"),
+        f"embed-{STAGES[file.kind]}.html",
         title_of(file),
         values,
         frame="embed.html",
