@@ -20,6 +20,7 @@ INTEGER_MAX: Final = 2**63 - 1  # SQLite's
 NAME_MAX_CHARACTERS: Final = 255  # as file systems have it; percent-encoded it still fits a URL
 CAPTION_MAX_CHARACTERS: Final = 4096  # what a premium account may write
 EDGE_MAX_PX: Final = 100_000
+QUALITIES_MAX: Final = 16
 DURATION_MAX_S: Final = 10 * 365 * 86400.0
 # Marks that turn the reading direction (UAX #9 section 2). Unseen themselves, they show the name
 # `gpj.exe` as `exe.jpg`; scripts that read from the right need none of them to be read so.
@@ -43,6 +44,7 @@ class MediaFile:
     height: int | None
     caption: str
     has_thumbnail: bool
+    qualities: tuple[int, ...] = ()  # heights of those that Telegram has made, the largest first
 
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
@@ -60,6 +62,7 @@ class MediaFile:
             height=_edge(item.get("height")),
             caption=clean_text(item.get("caption"))[:CAPTION_MAX_CHARACTERS],
             has_thumbnail=bool(item.get("has_thumbnail")),
+            qualities=_heights(item.get("qualities")),
         )
 
     @property
@@ -94,6 +97,13 @@ def _whole(value: Any, least: int, most: int) -> int:
     return number
 
 
+def _heights(value: Any) -> tuple[int, ...]:
+    """The heights that make sense, the largest first."""
+    heights = value if isinstance(value, list) else []
+    sensible = {each for each in heights if type(each) is int and 0 < each <= EDGE_MAX_PX}
+    return tuple(sorted(sensible, reverse=True)[:QUALITIES_MAX])
+
+
 def _measure(value: Any, most: float) -> float | None:
     """A measure that the uploader's program has written down; nonsense is none."""
     number = 0.0 if value is None else float(value)
@@ -113,6 +123,7 @@ for _extension, _mime_type in {
     ".js": "text/javascript",
     ".m4a": "audio/mp4",
     ".m4v": "video/mp4",
+    ".mjs": "text/javascript",
     ".mkv": "video/x-matroska",
     ".ogg": "audio/ogg",
     ".ts": "video/mp2t",
@@ -142,3 +153,20 @@ def path_segment(name: str) -> str:
 def thumbnail_url(worker_url: str, file: MediaFile, token: str) -> str:
     """The URL of the file's Telegram thumbnail."""
     return f"{worker_url}/thumbnail/{file.chat_id}/{file.message_id}?token={token}"
+
+
+@dataclass(frozen=True)
+class Hls:
+    """The qualities that Telegram has made of a film, as HLS: where at the worker, which heights,
+    and until when the worker renews the token in the URL."""
+
+    url: str
+    heights: tuple[int, ...]
+    expires_at: int
+
+
+def hls_url(worker_url: str, file: MediaFile, token: str, grant: str) -> str:
+    """The URL of the master playlist. Its token goes along to every segment, and so does what
+    renews it: the playlist is loaded once and may be played for longer than an hour."""
+    ids = f"{file.chat_id}/{file.message_id}"
+    return f"{worker_url}/hls/{ids}/master.m3u8?token={token}&renew={grant}"

@@ -7,6 +7,7 @@ Every row knows when it was last seen. Recording a stretch of a channel's histor
 of that stretch that were not seen in it, so reading once more is how deleted posts are found.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -48,6 +49,7 @@ SCHEMA: Final = (
         height INTEGER,
         caption TEXT NOT NULL,
         has_thumbnail INTEGER NOT NULL,
+        qualities TEXT NOT NULL,       -- JSON
         kind TEXT NOT NULL,
         name_key TEXT NOT NULL,
         length_s REAL NOT NULL,
@@ -89,12 +91,15 @@ SCHEMA: Final = (
 
 _FIND: Final = f"SELECT {', '.join(_FACTS)} FROM files WHERE chat_id = ? AND message_id = ?"  # noqa: S608 - made of our own column names
 
-# A file_id stays while the file is the same; a listing does not name it, but tells its size.
+# A file_id stays while the file is the same; a listing does not name it, but tells its size. Of
+# what Telegram makes of a film an update tells less than a listing.
 _PUT: Final = f"""
 INSERT INTO files ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 ON CONFLICT (chat_id, message_id) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)},
-    file_id = CASE WHEN size = excluded.size THEN file_id END
+    {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name != "qualities")},
+    file_id = CASE WHEN size = excluded.size THEN file_id END,
+    qualities = CASE WHEN :is_update AND size = excluded.size AND excluded.qualities = '[]'
+        THEN qualities ELSE excluded.qualities END
 WHERE seen_at <= excluded.seen_at
 """  # noqa: S608 - made of our own column names
 
@@ -168,7 +173,7 @@ class Index:
 
     async def put(self, file: MediaFile, bot_file: BotFile | None = None) -> None:
         """A file as it is now, and what the Bot API calls it."""
-        row = _row(file, time.time())
+        row = _row(file, time.time(), is_update=bot_file is not None)
 
         def upsert(connection: sqlite3.Connection) -> None:
             connection.execute(_PUT, row)
@@ -303,21 +308,25 @@ class Index:
         )
 
 
-def _row(file: MediaFile, seen_at: float) -> dict[str, object]:
+def _row(file: MediaFile, seen_at: float, *, is_update: bool = False) -> dict[str, object]:
     text = " ".join(words(f"{file.name} {file.caption}"))
     return {
         **{name: getattr(file, name) for name in _FACTS},
+        "qualities": json.dumps(file.qualities),
         "kind": file.kind,
         "name_key": name_key(file.name),
         "length_s": file.duration or 0.0,
         "search_text": text[:SEARCH_TEXT_MAX_CHARACTERS],
         "seen_at": seen_at,
+        "is_update": is_update,
     }
 
 
 def _media_file(row: tuple[Any, ...]) -> MediaFile:
     facts = dict(zip(_FACTS, row, strict=True))
-    return MediaFile(**facts | {"has_thumbnail": bool(facts["has_thumbnail"])})
+    facts["has_thumbnail"] = bool(facts["has_thumbnail"])
+    facts["qualities"] = tuple(json.loads(facts["qualities"]))
+    return MediaFile(**facts)
 
 
 def _trim(connection: sqlite3.Connection) -> None:

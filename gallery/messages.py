@@ -70,6 +70,7 @@ def file_in(message: Message) -> Told | None:
             "height": media.get("height", edge),
             "caption": message.get("caption"),
             "has_thumbnail": "thumbnail" in media or "photo" in message,
+            "qualities": [each["height"] for each in media.get("qualities") or ()],
         }
     )
     return file, BotFile(clean_text(media["file_id"]), clean_text(media["file_unique_id"]))

@@ -148,7 +148,11 @@ async def add_security_headers(request: web.Request, response: web.StreamRespons
 
 
 def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") -> str:
-    """The Content-Security-Policy that lets the pages do what they do and nothing more."""
+    """The Content-Security-Policy that lets the pages do what they do and nothing more.
+
+    `blob:` is what browsers call a MediaSource, into which hls.js writes the segments of a film: for
+    media alone, where it can show nothing that a script of ours has not put there.
+    """
     parts = [urlsplit(url) for url in worker_urls]
     workers = " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))
     return "; ".join(
@@ -158,7 +162,7 @@ def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") 
             "worker-src 'self'",
             "style-src 'self'",
             f"img-src 'self' {workers}",
-            f"media-src 'self' {workers}",
+            f"media-src 'self' blob: {workers}",
             f"connect-src 'self' {workers}",
             "form-action 'self'",
             "base-uri 'none'",

@@ -17,6 +17,7 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {number | null} height
  * @property {string} caption
  * @property {string | null} thumbnail a URL at the worker
+ * @property {number[]} qualities heights of those that Telegram has made of a film
  */
 
 /** @typedef {{state: "reading" | "ready", files: number, messages_read: number}} IndexState */
@@ -187,10 +188,14 @@ export function getFile(id, failed = null) {
  * A URL that plays for an hour.
  * @param {string} id
  * @param {string} [failed] what failed before, as `Failures.query` says it
- * @returns {Promise<{url: string, via: string, lifetime: number}>} the lifetime in seconds
+ * @returns {Promise<import("./player.js").SignedUrl>} lifetimes in seconds
  */
 export async function signUrl(id, failed = "") {
   const { body, date } = await getAnswer(`/api/files/${id}/url?${failed}`);
   // By the server's clock at both ends: this machine's may be wrong.
-  return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
+  /** @param {{expires_at: number}} signed */
+  const lifetimeOf = ({ expires_at }) => Math.max(1, expires_at - date);
+  const { url, via, size, hls } = body;
+  const signedHls = hls && { ...hls, lifetime: lifetimeOf(hls) };
+  return { url, via, size, lifetime: lifetimeOf(body), hls: signedHls };
 }

@@ -9,7 +9,7 @@ const REMEMBERED_MAX = 16; // as many as the gallery listens to
  * @param {string} url of a film or of its small picture
  */
 export function workerOf(url) {
-  const end = url.search(/\/(stream|thumbnail)\/-?\d+\//);
+  const end = url.search(/\/(stream|thumbnail|hls)\/-?\d+\//);
   return end > 0 ? url.slice(0, end) : null;
 }
 

@@ -327,7 +327,7 @@ async def test_the_page_loads_nothing_from_elsewhere(gallery: Gallery) -> None:
         policy = response.headers["Content-Security-Policy"]
     assert "http" not in html.replace("http-equiv", "")
     assert "default-src 'none'; script-src 'self'" in policy
-    assert "media-src 'self' http://127.0.0.1:1;" in policy
+    assert "media-src 'self' blob: http://127.0.0.1:1;" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
 

@@ -683,7 +683,7 @@ async def test_direct_gives_the_owner_and_nobody_else_the_bot_apis_own_url(
         assert await response.read() == content_of(post)
     async with films.get("/") as page:
         assert (
-            f"media-src 'self' {films.app[SETTINGS].worker_urls[0]} {bot_api.url};"
+            f"media-src 'self' blob: {films.app[SETTINGS].worker_urls[0]} {bot_api.url};"
             in (page.headers["Content-Security-Policy"])
         )
     messages = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]
