@@ -150,8 +150,8 @@ async def add_security_headers(request: web.Request, response: web.StreamRespons
 def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") -> str:
     """The Content-Security-Policy that lets the pages do what they do and nothing more.
 
-    `blob:` is what browsers call a MediaSource, into which hls.js writes the segments of a film: for
-    media alone, where it can show nothing that a script of ours has not put there.
+    `blob:` is what browsers call a MediaSource, into which hls.js writes the segments of a film:
+    for media alone, where it can show nothing that a script of ours has not put there.
     """
     parts = [urlsplit(url) for url in worker_urls]
     workers = " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))

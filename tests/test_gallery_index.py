@@ -311,7 +311,7 @@ async def test_a_file_id_stays_until_the_file_is_another(open_index: OpenIndex) 
 
 
 async def test_qualities_stay_until_the_file_is_another(open_index: OpenIndex) -> None:
-    """An update of the Bot API may leave out what Telegram has made of a film; a listing does not."""
+    """An update may leave out what Telegram has made of a film; a listing does not."""
     index = await open_index()
     film, told = media_file(7, qualities=(720, 360)), BotFile("a", "b")
 
