@@ -7,7 +7,7 @@ TSC := npx --yes -p typescript@7.0.2 tsc
 LIGHTHOUSE := npx --yes lighthouse@13.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check format lock audit bench soak players screenshots lighthouse venv \
+.PHONY: help demo test fuzz check format lock audit bench soak players screenshots recording lighthouse venv \
   browsers programs servers clean
 
 help:  ## this list
@@ -65,8 +65,8 @@ bench: venv browsers $(VENV)-worker/.installed  ## measure every promise; result
 	$(VENV)/bin/python benchmarks/gallery_doors.py
 	$(VENV)/bin/python -m benchmarks.streaming --worker-python $(VENV)-worker/bin/python
 
-soak: venv $(VENV)-worker/.installed  ## 200 viewers for ten minutes, then 11,000 strangers; MINUTES=2
-	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) \
+soak: venv $(VENV)-worker/.installed  ## 200 viewers for 8 and 10 minutes, then 11,000 strangers; MINUTES=2 WARM_UP=1
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),10) --warm-up-minutes $(or $(WARM_UP),8) \
 	  --worker-python $(VENV)-worker/bin/python --results benchmarks/results
 
 $(VENV)-worker/.installed: requirements.txt
@@ -76,6 +76,9 @@ $(VENV)-worker/.installed: requirements.txt
 
 screenshots: venv browsers  ## take the pictures in docs/images anew
 	$(VENV)/bin/python tools/screenshots.py
+
+recording: venv browsers  ## take the README's recording anew: a film starts and is sought in
+	$(VENV)/bin/python tools/recording.py
 
 lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
 	CHROME_PATH=$$(command -v chromium) $(LIGHTHOUSE) http://localhost:8080/ --quiet \

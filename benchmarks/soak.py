@@ -1,13 +1,16 @@
 """Does it last? Many viewers who seek, stall and hang up for minutes on end, then strangers.
 
-    python -m benchmarks.soak                      # 200 viewers, 10 minutes, then the strangers
-    python -m benchmarks.soak --minutes 2
+    python -m benchmarks.soak        # 200 viewers: 8 minutes, 10 that count, then the strangers
+    python -m benchmarks.soak --minutes 2 --warm-up-minutes 1
 
 Goal: nothing leaks and nothing breaks. Method: the worker runs as a process against the pocket
 Telegram with four bots; every viewer opens a film somewhere, reads at a pace of its own, pauses,
 seeks, and leaves politely or by a reset; every byte is compared with what the film has there. Every
 few seconds something befalls Telegram that viewers must not notice. Resident memory is looked at
-each second; when the viewers are gone, so must be everything that was made for them. At last come
+each second, from the start, and judged after the warm-up: it climbs in steps for as long as the
+evening's most crowded moment has not come yet, because the allocator keeps what that needed, and
+only a leak climbs on. When the viewers are gone, so must be everything that was made for them. At
+last come
 ten thousand connections that say nothing and a thousand that never end their request, while twenty
 viewers play on. Exit code 1 when a promise was not kept.
 """
@@ -51,7 +54,7 @@ TROUBLES: Sequence[dict[str, object]] = (
     {"kind": "short", "times": 2},
     {"kind": "error", "code": -503, "message": "Timeout", "times": 2},
 )
-WARM_UP_SHARE = 0.25
+WARM_UP_MINUTES = 8.0
 SLOPE_MAX_MB = 1.0
 SILENT_STRANGERS, SLOW_STRANGERS, PLAYING_ON = 10_000, 1_000, 20
 STRANGERS_S = 20.0
@@ -216,27 +219,35 @@ class Soaked:
 
     log: Log
     samples: list[tuple[float, float]]
+    warm_up_s: float
     left: dict[str, float]
     strangers: Log
     strangers_rss_mb: float
 
+    @property
+    def warm_samples(self) -> list[tuple[float, float]]:
+        return [sample for sample in self.samples if sample[0] >= self.warm_up_s]
 
-def soak(setup: Setup, viewers: int, seconds: float) -> Soaked:
+
+def soak(setup: Setup, viewers: int, warm_up_s: float, seconds: float) -> Soaked:
     with open_stage(setup, [FILM_BYTES] * FILMS) as stage, stage.worker(BOTS) as worker:
         stage.telegram.set_line(LINE)
         films = stage.telegram.films
-        _warm_up(worker, films)
+        _connect(worker, films)
         before = _footprint(worker)
         log, samples = Log(), list[tuple[float, float]]()
-        asyncio.run(_first_act(stage, worker, films, viewers, seconds, log, samples))
+        whole_s = warm_up_s + seconds
+        asyncio.run(_first_act(stage, worker, films, viewers, whole_s, log, samples))
         left = _left_behind(worker, before)
         strangers, rss_mb = asyncio.run(_second_act(worker, films))
-        return Soaked(log, samples, left, strangers, rss_mb)
+        return Soaked(log, samples, warm_up_s, left, strangers, rss_mb)
 
 
-def _warm_up(worker: Worker, films: Sequence[Film]) -> None:
+def _connect(worker: Worker, films: Sequence[Film]) -> None:
+    """Let all bots get their connections, which stay when the viewers go."""
+
     async def play() -> None:
-        await _evening(worker, films, 40, 5.0, Log())  # all bots get their connections
+        await _evening(worker, films, 40, 5.0, Log())
 
     asyncio.run(play())
     time.sleep(LEFT_AFTER_S / 3)
@@ -297,9 +308,8 @@ def _left_behind(worker: Worker, before: dict[str, float]) -> dict[str, float]:
 
 
 def slope_mb_per_10_min(samples: Sequence[tuple[float, float]]) -> float:
-    """How fast memory grows after the warm-up, by the line that fits best."""
-    warm = [sample for sample in samples if sample[0] >= WARM_UP_SHARE * samples[-1][0]]
-    seconds, megabytes = zip(*warm, strict=True)
+    """How fast memory grows, by the line that fits best."""
+    seconds, megabytes = zip(*samples, strict=True)
     slope, _ = statistics.linear_regression(seconds, megabytes)
     return slope * 600
 
@@ -319,7 +329,7 @@ def promises(soaked: Soaked) -> list[Promise]:
         Promise(
             "growth of resident memory after the warm-up",
             "{} MB in 10 min",
-            [slope_mb_per_10_min(soaked.samples)],
+            [slope_mb_per_10_min(soaked.warm_samples)],
             at_most=SLOPE_MAX_MB,
             digits=2,
         ),
@@ -331,10 +341,14 @@ def promises(soaked: Soaked) -> list[Promise]:
 
 
 def tables(soaked: Soaked, viewers: int) -> list[Table]:
-    log, rss = soaked.log, [mb for _, mb in soaked.samples]
-    warm = rss[int(len(rss) * WARM_UP_SHARE) :]
+    log = soaked.log
+    warm = [mb for _, mb in soaked.warm_samples]
+    whole_s, warm_up_s = soaked.samples[-1][0], soaked.warm_up_s
     rows = [
-        ["viewers at once, minutes", f"{viewers}, {soaked.samples[-1][0] / 60:.1f}"],
+        [
+            "viewers at once, minutes, of these warm-up",
+            f"{viewers}, {whole_s / 60:.1f}, {warm_up_s / 60:.1f}",
+        ],
         ["bytes verified", f"{log.verified_bytes / 1e9:.2f} GB"],
         ["films opened, seeks, stalls", f"{log.visits}, {log.seeks}, {log.stalls}"],
         ["longest wait for a piece", f"{log.longest_wait_s:.1f} s"],
@@ -360,7 +374,7 @@ def main() -> int:
     setup = Setup(options.worker, options.worker_python, 1, Cores.divided())
     pin(0, setup.cores.others)
     noise = [noise_ms(setup)]
-    soaked = soak(setup, options.viewers, options.minutes * 60)
+    soaked = soak(setup, options.viewers, options.warm_up_minutes * 60, options.minutes * 60)
     noise.append(noise_ms(setup))
     kept = promises(soaked)
     shown = [
@@ -387,7 +401,8 @@ def arguments() -> argparse.ArgumentParser:
         prog="python -m benchmarks.soak", description="Many viewers for minutes on end."
     )
     add = parser.add_argument
-    add("--minutes", type=float, default=10.0)
+    add("--minutes", type=float, default=10.0, help="that count, after the warm-up")
+    add("--warm-up-minutes", type=float, default=WARM_UP_MINUTES)
     add("--viewers", type=positive, default=200)
     add("--worker", type=existing_file, default=REPOSITORY / "render-service-chunked.py")
     add("--worker-python", type=existing_file, default=Path(sys.executable))

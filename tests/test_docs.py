@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import worker
 import yaml
-from conftest import JWT_SECRET, REPOSITORY
+from conftest import JWT_SECRET, REPOSITORY, WORKER_SCRIPT
 
 from gallery.settings import Settings as BackendSettings
 
@@ -130,6 +131,15 @@ def test_every_file_that_is_named_exists(document: Any) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
     paths = re.findall(r"`((?:tests|docs|deploy|static|templates|gallery)/[\w./*-]+)`", text)
     assert [path for path in paths if not list(REPOSITORY.glob(path))] == []
+
+
+def test_every_error_code_that_is_explained_can_happen() -> None:
+    section = README.partition("### When something is set up wrong\n")[2].partition("\n## ")[0]
+    text = section + (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text))
+    sources = [WORKER_SCRIPT, *(REPOSITORY / "gallery").glob("*.py")]
+    known = set(re.findall(r'"([a-z]+(?:_[a-z]+)+)"', "".join(map(Path.read_text, sources))))
+    assert {"token_expired", "flood_wait", "clocks_differ"} <= named <= known
 
 
 def test_the_picture_in_the_readme_is_the_one_in_the_worker() -> None:

@@ -115,6 +115,7 @@ async def test_small_files_come_through_the_backend_and_large_ones_from_the_work
         "name": "Ein Film: é?.mp4",
         "mime_type": "video/mp4",
         "size": DOWNLOAD_BYTES_MAX,
+        "hls": None,
     }
     assert (await signed(films, large))["via"] == "worker"
 

@@ -47,12 +47,12 @@ async def main() -> None:
 
 
 @asynccontextmanager
-async def demo() -> AsyncIterator[str]:
+async def demo(*options: str) -> AsyncIterator[str]:
     """The whole house, for as long as the block lasts; its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "demo.py", "--port", str(port)),
+        *(sys.executable, "demo.py", "--port", str(port), *options),
         cwd=REPOSITORY,
         stdout=asyncio.subprocess.PIPE,
     )
