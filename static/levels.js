@@ -56,7 +56,7 @@ export function canPlayLevels() {
 
 /**
  * Whether the browser's own player is used: Apple's, which knows AirPlay. Chromium has one too by
- * now, but that can neither be told a height nor does it tell why it fails.
+ * now, which does not understand byte ranges and cannot be told a height.
  */
 function playsNatively() {
   const isApples = "webkitShowPlaybackTargetPicker" in HTMLMediaElement.prototype;
