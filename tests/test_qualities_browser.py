@@ -250,39 +250,7 @@ async def test_the_choice_is_obeyed_kept_and_costs_neither_place_nor_sound(house
     assert notes["backwards"] == []
 
 
-async def test_a_film_plays_on_by_its_grant_when_its_token_has_ended(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(tokens, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
-    monkeypatch.setattr(worker, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
-    caplog.set_level(logging.INFO)
-    await house.begin()
-    await house.open()
-    await house.runs(TOKEN_LIFETIME_S + 1)
-    await house.page.evaluate(f"{FILM}.currentTime = 90")  # where nothing was fetched yet
-    await house.plays_on(1)
-    lines = [record.getMessage() for record in caplog.records]
-    assert any(re.search(r"GET /stream/\S+ 307 ", line) for line in lines)
-    assert sum("/url?" in url for url in house.asked) == 1  # the gallery was not asked again
-    assert (await house.notes())["elements"] == 1
-
-
-async def test_a_lost_worker_is_left_for_another_one_without_a_stop(house: House) -> None:
-    await house.begin(workers=2)
-    await house.open()
-    await house.runs(1)
-    port = int(re.findall(r":(\d+)/hls/", " ".join(house.asked))[0])
-    (lost,) = (each for each in house.workers if each.port == port)
-    await lost.close()
-    await house.page.evaluate(f"{FILM}.playbackRate = {SPEED}")
-    await house.is_true("notes.elements.size === 2")
-    await house.plays_on(2)
-    assert await house.page.evaluate(IS_HLS)
-    assert house.has_asked_for(r"/url\?.*avoid=")
-    assert await house.never_stopped()
-
-
-async def test_the_original_takes_over_when_the_qualities_are_of_no_use(
+async def test_whatever_fails_the_film_goes_on_where_it_was(
     house: House, sample_films: list[Path], long_qualities: Path
 ) -> None:
     media = new_film(house.stage, sample_films[0], long_qualities)
@@ -293,29 +261,42 @@ async def test_the_original_takes_over_when_the_qualities_are_of_no_use(
     )
     media = replace(media, alternatives=alternatives)
     hostile = house.stage.telegram.world.post(house.stage.channel, media, "")
-    await house.begin()
+    await house.begin(workers=2)
     page = house.page
+    # no playlist that we would hand on: the original
     await house.open(hostile)
     await house.plays_on()
     assert await page.evaluate(f"!{IS_HLS}")
     await page.get_by_role("button", name="More").click()
     await expect(page.get_by_role("radio", name="Auto · Original")).to_be_checked()
-    # and in mid-film, when the documents are gone
+    # a lost worker: the other one's qualities
     await house.open()
     await house.runs(1)
+    port = int(re.findall(r":(\d+)/hls/", " ".join(house.asked))[0])
+    (lost,) = (each for each in house.workers if each.port == port)
+    await lost.close()
+    await page.evaluate(f"{FILM}.playbackRate = {SPEED}")
+    await house.is_true("notes.elements.size === 2")
+    await house.plays_on()
     assert await page.evaluate(IS_HLS)
+    assert house.has_asked_for(r"/url\?.*avoid=")
 
+    # documents that are gone in mid-film: the original again
     async def is_gone(route: Route) -> None:
         await route.fulfill(status=404, headers={"Access-Control-Allow-Origin": "*"}, body="{}")
 
     await page.route(re.compile(r"/stream/.*document="), is_gone)
-    await page.evaluate(f"{FILM}.playbackRate = {SPEED}")
     await house.is_true(f"!{IS_HLS}")
     await house.plays_on()
     assert await house.never_stopped()
 
 
-async def test_a_shared_film_has_its_qualities_too(house: House) -> None:
+async def test_a_shared_film_has_its_qualities_and_outlasts_its_token(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tokens, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
+    monkeypatch.setattr(worker, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
+    caplog.set_level(logging.INFO, "rangegram.worker")
     await house.begin()
     page = house.page
     await house.go(house.link("watch"))
@@ -324,11 +305,15 @@ async def test_a_shared_film_has_its_qualities_too(house: House) -> None:
     assert not house.has_asked_for("/hls/|/stream/")  # there may be ten such films on a page
     await page.keyboard.press("k")
     await house.is_true(f"{IS_HLS} && {FILM}.videoHeight === 720")
-    await house.runs(0.5)
     await expect(menu.locator("option")).to_have_text(
         ["Auto · 720p", "720p", "360p", re.compile("Original · ")]
     )
-    await page.evaluate(f"{FILM}.currentTime = 60")
+    await house.runs(TOKEN_LIFETIME_S + 1)
+    await page.evaluate(f"{FILM}.currentTime = 60")  # where nothing was fetched yet
+    await house.plays_on()
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(re.search(r"GET /stream/\S+ 307 ", line) for line in lines)
+    assert not house.has_asked_for("/url")  # the worker renews, the gallery is not asked
     await menu.select_option("360")
     await house.is_true(f"{FILM}.videoHeight === 360 && {FILM}.currentTime > 60")
     await menu.select_option("original")
