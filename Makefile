@@ -78,7 +78,7 @@ screenshots: venv browsers  ## take the pictures in docs/images anew
 	$(VENV)/bin/python tools/screenshots.py
 
 recording: venv browsers  ## take the README's recording anew: a film starts and is sought in
-	$(VENV)/bin/python tools/recording.py
+	$(VENV)/bin/python -m tools.recording
 
 lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
 	CHROME_PATH=$$(command -v chromium) $(LIGHTHOUSE) http://localhost:8080/ --quiet \
@@ -93,9 +93,10 @@ players: venv programs  ## play and fetch by share links with everything; result
 browsers:
 	@$(call need,chromium:chromium firefox-esr:firefox-esr)
 
-# What people play and fetch films with: 15 MB to download, 47 MB on the disk.
+# What people play, fetch and mount films with.
 programs:
-	@$(call need,cvlc:vlc-bin+vlc-plugin-base aria2c:aria2 wget:wget curl:curl,--no-install-recommends)
+	@$(call need,cvlc:vlc-bin+vlc-plugin-base aria2c:aria2 wget:wget curl:curl rclone:rclone \
+	  cadaver:cadaver fusermount3:fuse3,--no-install-recommends)
 
 # What deploy/ is written for. Where systemd runs, Debian starts a web server when it is installed;
 # that is for the owner of the machine to decide.

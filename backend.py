@@ -31,6 +31,7 @@ from gallery.bot import make_bot
 from gallery.bot_api import BotApi
 from gallery.catalogue import CATALOGUE, Catalogue
 from gallery.database import Database
+from gallery.dav import dav_routes
 from gallery.health import STARTED, health
 from gallery.index import SCHEMA, Index
 from gallery.logs import set_up_logs
@@ -43,16 +44,20 @@ from gallery.middleware import (
     log_request,
 )
 from gallery.pages import PAGES, Pages, gallery_page, service_worker, static_file
+from gallery.playlists import playlist_routes
 from gallery.sessions import ENDED_SESSIONS, EndedSessions
 from gallery.settings import SETTINGS, Settings, SettingsError
 from gallery.share_api import share_api_routes
 from gallery.share_store import SHARES, ShareStore
+from gallery.share_tracks import share_track_routes
 from gallery.sign_in import GATE, SignInGate, sign_in, sign_in_page, sign_out
 from gallery.sign_in_links import USED_SIGN_IN_LINKS, UsedSignInLinks
 from gallery.small_files import SMALL_FILES, SmallFiles, send_small_file
 from gallery.state import STATE, State, show_state
+from gallery.tracks import TRACKS, Tracks, list_subtitles, show_subtitles
 from gallery.updates import UPDATES, WEBHOOK_PATH, make_updates, receive_update
 from gallery.visitors import EMBED_POLICY, visitor_routes
+from gallery.whole_files import WholeFiles
 from gallery.worker_choice import WORKER_CHOICE, WorkerChoice
 from gallery.worker_client import WORKER_CLIENT, WorkerClient
 from gallery.workers import Workers
@@ -73,7 +78,7 @@ def create_app(settings: Settings) -> web.Application:
     app[PAGES] = Pages(FOLDER)
     is_direct = settings.small_files == "direct"
     media_hosts = [*settings.worker_urls, *([settings.bot_api_url] if is_direct else [])]
-    app[CONTENT_POLICY] = content_policy(media_hosts)
+    app[CONTENT_POLICY] = content_policy(media_hosts, framed_urls=settings.worker_urls)
     app[EMBED_POLICY] = content_policy(settings.worker_urls, settings.frame_ancestors)
     app[STARTED] = time.monotonic()
     app.cleanup_ctx.extend([catalogue_lifespan, kept_lifespan, bot_api_lifespan])
@@ -92,6 +97,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/state", show_state),
         web.get(f"/api/files/{ids}", show_file),
         web.get(f"/api/files/{ids}/url", sign_url),
+        web.get(f"/api/files/{ids}/subtitles", list_subtitles),
+        web.get(f"/subtitles/{ids}.vtt", show_subtitles),
         web.get(f"/files/{ids}", send_small_file),
         web.get(f"/files/{ids}/{{name:[^/]+}}", send_small_file),
         web.post(WEBHOOK_PATH, receive_update),
@@ -103,6 +110,9 @@ def routes() -> list[web.RouteDef]:
         web.get("/health", health),
         *share_api_routes(),
         *visitor_routes(),
+        *share_track_routes(),
+        *dav_routes(),
+        *playlist_routes(),
     ]
 
 
@@ -133,12 +143,15 @@ async def bot_api_lifespan(app: web.Application) -> AsyncIterator[None]:
         )
     async with ClientSession(cookie_jar=DummyCookieJar()) as session:
         api = BotApi(session, settings.bot_api_url, settings.bot_token)
-        app[SMALL_FILES] = SmallFiles(api, catalogue.index)
+        small_files = app[SMALL_FILES] = SmallFiles(api, catalogue.index)
+        whole_files = WholeFiles(session, settings, small_files, app[WORKER_CHOICE])
+        app[TRACKS] = Tracks(whole_files)
         bot = make_bot(settings, api, session, catalogue, app[SHARES], way=lambda: app[UPDATES].way)
         updates = app[UPDATES] = make_updates(settings, api, catalogue.index, bot.hear)
         state = app[STATE] = State(settings, app[WORKER_CLIENT], api, updates)
         updates.start()
         yield
+        await app[TRACKS].close()
         await state.close()
         await updates.close()
         await bot.close()

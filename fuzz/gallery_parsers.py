@@ -5,14 +5,33 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import sqlite3
 import unicodedata
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
-from gallery import files, http_file, index, messages, presentation, search, shares, tokens
+from gallery import (
+    dav,
+    files,
+    http_file,
+    index,
+    long_answers,
+    messages,
+    presentation,
+    rows,
+    safe_names,
+    search,
+    shares,
+    sign_in,
+    split_films,
+    subtitle_names,
+    tokens,
+    webvtt,
+)
 from gallery.errors import ApiError
 
 from .source import Source, Target, json_object, json_value
@@ -47,7 +66,7 @@ def shelf() -> sqlite3.Connection:
     for number in range(1, index.PAGE_FILES + 12):
         name = NAMES[number % len(NAMES)]
         facts = {"message_id": number, "name": name, "size": number * 7 % 5, "date": number // 3}
-        connection.execute(index._PUT, index._row(files.MediaFile.from_listing(LISTED | facts), 0))
+        connection.execute(rows.PUT, rows.as_row(files.MediaFile.from_listing(LISTED | facts), 0))
     return connection
 
 
@@ -150,9 +169,10 @@ def _check_file(file: files.MediaFile) -> None:
     assert 0 < file.message_id <= files.MESSAGE_ID_MAX
     assert file.duration is None or (math.isfinite(file.duration) and file.duration >= 0)
     json.dumps(file.__dict__, allow_nan=False).encode()
+    assert rows.as_file(tuple(rows.as_row(file, 1)[name] for name in rows.FACTS)) == file
     with closing(shelf().cursor()) as cursor:
         cursor.execute("SAVEPOINT before")
-        cursor.execute(index._PUT, index._row(file, 1))
+        cursor.execute(rows.PUT, rows.as_row(file, 1))
         cursor.execute("ROLLBACK TO before")
     url = urlsplit(files.stream_url("https://worker.example", file, "token"))
     assert (url.netloc, url.query, url.fragment) == ("worker.example", "token=token", "")
@@ -164,6 +184,96 @@ def _check_file(file: files.MediaFile) -> None:
     assert title.isprintable()
     headers = http_file.file_headers(file, as_download=False)
     assert all(value.isascii() and value.isprintable() for value in headers.values())
+
+
+# -- what names say ------------------------------------------------------------------------------
+
+_SUBTITLE_NAMES = ("Film.en.srt", "Film (2019).pt-BR.forced.ass", "film_2 English sdh.vtt", ".srt")
+
+
+def check_gallery_names(source: Source) -> None:
+    """Any name is one that file systems take; what it tells of films and languages is within
+    bounds."""
+    name = files.clean_line(source.pick((source.text(), *NAMES, *_SUBTITLE_NAMES)))
+    safe = safe_names.safe_name(name)
+    assert safe_names.safe_name(safe) == safe
+    assert len(safe.encode()) <= safe_names.NAME_MAX_BYTES + 1
+    assert safe not in ("", ".", "..")
+    assert not set(safe) & set('<>:"/\\|?*\0')
+    numbered = safe_names.numbered(safe, source.number(1, files.MESSAGE_ID_MAX))
+    assert len(numbered.encode()) <= safe_names.NAME_MAX_BYTES
+    assert safe_names.is_numbered(numbered)
+    assert dav.read_path(f"{safe}/{numbered}") == [safe, numbered]
+    stems = subtitle_names.thinkable_stems(name)
+    assert len(stems) <= subtitle_names.STEM_MAX_WORDS
+    for stem in (None, *stems):
+        track = subtitle_names.track_of(name, stem)
+        assert re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{2,4})?", track.language)
+        assert 0 < len(track.label) < 200
+    part = split_films.part_of(name)
+    assert part is None or (0 < part.number < 1000 and name.startswith(part.whole[:1]))
+
+
+def check_gallery_parts(source: Source) -> None:
+    """However parts were posted, each is told of once, and what is joined counts from one."""
+    pieces = [
+        split_films.Piece(
+            place, source.number(1, 4), source.pick((1024, 1024, 5)), source.pick((False, True))
+        )
+        for place in range(1, source.number(0, 12) + 1)
+    ]
+    found = split_films.sort_out(pieces, may_play_alone=source.pick((False, True)))
+    told = [piece for group in found for piece in group.pieces]
+    assert sorted(told, key=lambda piece: piece.message_id) == pieces
+    for group in found:
+        numbers = [piece.number for piece in group.pieces]
+        if isinstance(group, split_films.Joined):
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert len(numbers) > 1
+        else:
+            assert not set(group.missing) & set(numbers)
+
+
+_SUBTITLE_HEADS = (
+    *(b"", b"\xff\xfe", b"1\n00:00:01,0 --> 00:00:02,0\n"),
+    b"WEBVTT\n\n00:01.000 --> 00:02.000\n",
+    b"[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,,,0,0,0,,",
+)
+_CUE = re.compile(r"(\d\d+:\d\d:\d\d\.\d{3}) --> (\d\d+:\d\d:\d\d\.\d{3})\n((?:.+\n)+)")
+
+
+def check_gallery_subtitles(source: Source) -> None:
+    """Bytes are no subtitles, or WebVTT in which nothing but times, text and three tags stands."""
+    piece = source.pick((source.piece(), source.text().encode("utf-8", "replace")))
+    given = source.pick(_SUBTITLE_HEADS) + piece
+    try:
+        text = webvtt.to_webvtt(given, source.pick(("", "ru", "ja", "pl")))
+    except webvtt.NotSubtitlesError:
+        return
+    head, _, cues = text.partition("\n\n")
+    assert head == "WEBVTT"
+    for block in cues.removesuffix("\n").split("\n\n"):
+        cue = _CUE.fullmatch(f"{block}\n")
+        assert cue, block
+        assert "-->" not in cue[3]
+        assert not re.sub("</?[ibu]>", "", cue[3]).count("<")
+        assert not re.search("&(?!amp;|lt;|gt;)", cue[3])
+
+
+def check_gallery_programs(source: Source) -> None:
+    """Paths of WebDAV and passwords in headers are read or refused; XML holds any text."""
+    with suppress(ApiError):
+        names = dav.read_path(source.text())
+        assert len(names) <= 2
+        assert all(names)
+    password = source.text()
+    pair = base64.b64encode(f"me:{password}".encode("utf-8", "replace")).decode()
+    shown = sign_in.basic_password(f"Basic {pair}")
+    assert shown == password.encode("utf-8", "replace").decode()
+    sign_in.basic_password(source.pick((source.text(), f"Basic {source.text()}")))
+    text = source.text()
+    element = ElementTree.fromstring(f'<a b="{long_answers.xml_text(text)}"/>')  # noqa: S314
+    assert len(element.get("b") or "") <= len(text)
 
 
 # -- links and tokens ----------------------------------------------------------------------------
@@ -196,12 +306,17 @@ def check_gallery_tokens(source: Source) -> None:
     assert tokens.read_session(SECRET, "a password", token) is None
 
 
+_SUBTITLE_WORDS = (b"{\\i1}", b"{\\p1}", b"<i>", b"-->", b"\\N", b"&amp;", b"Dialogue: ", b"\xe2")
 _JWT_WORDS = (b'{"', b"HS256", b"none", b"backend", b"files", b"gallery", b"eyJ")
 
 TARGETS = (
     Target.of(check_gallery_search, words=(b'"', b"AND", b"NEAR", b"*", b"newest"), runs=7000),
     Target.of(check_gallery_listing, words=(b"name", b"\xe2\x80\xae", b"\r\n"), runs=2500),
     Target.of(check_gallery_updates, words=(b"name", b"\xe2\x80\xae", b"\r\n"), runs=2500),
+    Target.of(check_gallery_names, words=(b".part1", b".001", b" [post 2]", b"CON"), runs=4000),
+    Target.of(check_gallery_parts, runs=10_000),
+    Target.of(check_gallery_subtitles, words=_SUBTITLE_WORDS, runs=1000),
+    Target.of(check_gallery_programs, words=(b"Basic ", b"//", b"&", b"\xef\xbf\xbf"), runs=10_000),
     Target.of(check_gallery_shares),
     Target.of(check_gallery_tokens, words=_JWT_WORDS, runs=6000),
 )

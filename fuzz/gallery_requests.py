@@ -21,16 +21,18 @@ from .stage import JWT_SECRET, PASSWORD, Answer, Stage, as_head, check_answer, o
 from .worker_parsers import made_up_token, range_header
 from .worker_requests import EXPECTATIONS
 
-METHODS = ("GET", "GET", "GET", "HEAD", "OPTIONS", "POST", "DELETE", "PUT")
+METHODS = ("GET", "GET", "GET", "HEAD", "OPTIONS", "PROPFIND", "POST", "DELETE", "PUT")
 HEADERS = (
     *("Accept", "Range", "If-Range", "If-None-Match", "Cookie", "Origin", "Sec-Fetch-Site"),
     *("X-Forwarded-Proto", "X-Forwarded-For", "Host", "Content-Type", "Content-Encoding"),
     *("X-Telegram-Bot-Api-Secret-Token", "User-Agent", "Accept-Encoding", "Expect"),
+    *("Depth", "Depth", "Authorization"),
 )
 VALUES = (
     *("text/html", "application/json", "same-origin", "cross-site", "https", "null", "*", "gzip"),
     *("[", "localhost", "127.0.0.1:99999", "evil.example", "[::1]", "a@b", "bytes=0-1", "deflate"),
     *("application/json; charset=utf-16", "application/json; charset=none", "text/plain"),
+    *("0", "1", "infinity", "Basic eDp5"),
 )
 QUERIES = (
     *(
@@ -118,6 +120,15 @@ class Client:
                 *(f"/v/{share}", f"/v/{share}/poster", f"/embed/{share}", f"/m3u/{share}"),
                 *(f"/api/share/{share}/url", f"/api/shares/{share}", "/oembed", "/oembed"),
                 *("/sign-in", "/sign-in", "/sign-out", "/telegram/webhook", "/service-worker.js"),
+                *(f"/api/files/{ids}/subtitles", f"/subtitles/{ids}.vtt", f"/v/{share}/subtitles"),
+                *(
+                    "/dav/",
+                    "/dav/Films/",
+                    "/dav/Films/film.mp4",
+                    f"/dav/{odd}",
+                    f"/dav/Films/{odd}",
+                ),
+                *("/playlist.m3u", "/export.zip"),
                 *(f"/static/{odd}", f"/{odd}"),
             )
         )

@@ -12,11 +12,13 @@ from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import KINDS, Hls, MediaFile, hls_url, stream_url, thumbnail_url
 from gallery.index import Query
+from gallery.related import album_of
 from gallery.search import ORDERS
 from gallery.settings import SETTINGS
 from gallery.small_files import SMALL_FILES, portable_path, small_file_path
+from gallery.tracks import list_tracks, requested_file
 from gallery.visitors import base_url
-from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to_our_page
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 async def list_files(request: web.Request) -> web.Response:
     """GET /api/files?query=&kind=&channel=&sort=&cursor="""
     catalogue = request.app[CATALOGUE]
-    page = await catalogue.page(_query(request))
+    page = await catalogue.page(read_query(request))
     body = {
         "files": [_describe(request, file) for file in page.files],
         "next": page.next,
@@ -34,7 +36,7 @@ async def list_files(request: web.Request) -> web.Response:
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
-def _query(request: web.Request) -> Query:
+def read_query(request: web.Request) -> Query:
     """What the visitor wants to see; raise ApiError for what there is not."""
     wanted = {name: text for name, text in request.query.items() if text}
     kind, sort = wanted.get("kind"), wanted.get("sort", "newest")
@@ -60,14 +62,19 @@ async def list_channels(request: web.Request) -> web.Response:
 
 
 async def show_file(request: web.Request) -> web.Response:
-    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files`, for a deep link.
+    """GET /api/files/{chat_id}/{message_id}?avoid=: one element of `files`, and what belongs to it.
 
     `avoid` names a worker that failed to give the thumbnail.
     """
-    file = await _requested_file(request)
+    file = await requested_file(request)
     failures = Failures.from_query(request)
     worker_url = await request.app[WORKER_CHOICE].pick(file, failures) if failures else None
-    body = _describe(request, file, worker_url)
+    index = request.app[CATALOGUE].index
+    body = {
+        **_describe(request, file, worker_url),
+        "album_files": await album_of(index, file),
+        "subtitles": await list_tracks(index, file),
+    }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
@@ -76,9 +83,10 @@ async def sign_url(request: web.Request) -> web.Response:
 
     A small file's opens for this browser only, and may be kept by it; a portable one opens in any
     player. After a failure a worker serves it, whatever its size: another one than those that
-    `avoid`, repeated, names. `hls` is where the film's other qualities are.
+    `avoid`, repeated, names. `hls` is where the film's other qualities are, `storyboard` and
+    `tracks` are where a worker tells more of it.
     """
-    file = await _requested_file(request)
+    file = await requested_file(request)
     failures = Failures.from_query(request)
     signed = None if failures else await _small_file_url(request, file)
     url, via, expires_at = signed or await _worker_url(request, file, failures)
@@ -91,8 +99,18 @@ async def sign_url(request: web.Request) -> web.Response:
         "mime_type": file.mime_type,
         "size": file.size,
         "hls": hls and asdict(hls),
+        **await _told(request, file, failures),
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+async def _told(request: web.Request, file: MediaFile, failures: Failures) -> dict[str, str | None]:
+    """Where a worker tells more of the film, whichever way its bytes come."""
+    choice = request.app[WORKER_CHOICE]
+    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
+    ids = (request.app[SETTINGS].jwt_secret, file.chat_id, file.message_id)
+    token = tokens.file_token(*ids, time.time(), file.parts)
+    return told_to_our_page(worker_url, file, token, choice)
 
 
 async def _worker_url(
@@ -101,8 +119,8 @@ async def _worker_url(
     choice = request.app[WORKER_CHOICE]
     worker_url = await choice.pick(file, failures)
     settings, now = request.app[SETTINGS], time.time()
-    token = tokens.file_token(settings.jwt_secret, file.chat_id, file.message_id, now)
-    url = stream_url(worker_url, file, token)
+    ids = (settings.jwt_secret, file.chat_id, file.message_id)
+    url = stream_url(worker_url, file, tokens.file_token(*ids, now, file.parts))
     if request.query.get("portable") != "1":
         url = for_our_page(url, choice)
     return url, "worker", int(now) + tokens.TOKEN_LIFETIME_S
@@ -145,11 +163,6 @@ async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, s
     return small_file_path(file, bot_file), "bot_api", expires_at
 
 
-async def _requested_file(request: web.Request) -> MediaFile:
-    chat_id, message_id = (int(request.match_info[name]) for name in ("chat_id", "message_id"))
-    return await request.app[CATALOGUE].find(chat_id, message_id)
-
-
 def _describe(
     request: web.Request, file: MediaFile, worker_url: str | None = None
 ) -> dict[str, object]:
@@ -175,5 +188,13 @@ def _describe(
         "height": file.height,
         "caption": file.caption,
         "thumbnail": thumbnail,
+        "title": file.title or None,
+        "performer": file.performer or None,
+        # Longer than a number in JavaScript can be.
+        "album": None if file.album is None else str(file.album),
+        "reply_to": file.reply_to,
         "qualities": list(file.qualities),
+        "has_storyboard": file.has_storyboard,
+        "parts": [file.message_id, *file.parts] if file.parts else [],
+        "split": {"problem": file.apart, "missing": list(file.missing)} if file.apart else None,
     }

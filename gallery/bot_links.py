@@ -53,7 +53,8 @@ class FilmLinks:
                 if file is not None:
                     return file
         told = file_in(message)
-        return None if told is None else await self._catalogue.index.find_same(told[1])
+        same = None if told is None else await self._catalogue.index.find_same(told[1])
+        return None if same is None else await self._catalogue.index.whole(same)
 
     async def find(self, place: Place, told: Told | None = None) -> MediaFile | None:
         """The file of this post; None if there is none, or the channel is not one of ours.
@@ -66,7 +67,8 @@ class FilmLinks:
             return None
         try:
             async with asyncio.timeout(FIND_PATIENCE_S):
-                file = await self._catalogue.find(chat_id, place.message_id)
+                found = await self._catalogue.find(chat_id, place.message_id)
+                file = await self._catalogue.index.whole(found)
         except (ApiError, TimeoutError) as problem:
             if isinstance(problem, ApiError) and problem.status == 404:
                 return None

@@ -21,6 +21,7 @@ from aiohttp import web
 from gallery.errors import ApiError, file_not_found, worker_unreachable
 from gallery.files import MESSAGE_ID_MAX, MediaFile
 from gallery.index import ChannelState, Index, Page, Query
+from gallery.split_films import part_of
 from gallery.worker_client import LISTING_LIMIT, Listing
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,7 @@ class Catalogue:
 
     async def page(self, query: Query) -> Page:
         """One page of files; raise ApiError while there is nothing to show and a reason for it."""
-        self._visits.note()
-        await self._keep_up()
+        await self.keep_up()
         page = await self.index.page(query)
         if not page.total:
             states = await self.index.channels()
@@ -104,8 +104,20 @@ class Catalogue:
         for file in listing.files:
             if (file.chat_id, file.message_id) == (chat_id, message_id):
                 await self.index.put(file)
-                return file
+                return await self._completed(file)
         raise file_not_found()
+
+    async def _completed(self, file: MediaFile) -> MediaFile:
+        """A file that the index learns of only now; of the first part of a split film that film."""
+        name = part_of(file.name)
+        if name is None or name.number > 1:
+            return file
+        chat_id, message_id, asked_at = file.chat_id, file.message_id, time.time()
+        listing = await self._source.files_after(chat_id, message_id)
+        files = [each for each in listing.files if each.chat_id == chat_id]
+        through = max((each.message_id for each in files), default=message_id)
+        await self.index.record(chat_id, message_id, through, files, asked_at)
+        return await self.index.find(chat_id, message_id) or file
 
     async def state(self) -> dict[str, object]:
         """How far the index is, for the page."""
@@ -127,8 +139,10 @@ class Catalogue:
 
     # -- what is new -----------------------------------------------------------------------------
 
-    async def _keep_up(self) -> None:
-        """Refresh if it is time, and wait for it a while: it goes on behind the request's back."""
+    async def keep_up(self) -> None:
+        """For a visitor: refresh if it is time, and wait for it a while: it goes on behind the
+        request's back."""
+        self._visits.note()
         is_idle = self._refresh is None or self._refresh.done()
         if is_idle and self._clock() < self._next_refresh:
             return

@@ -31,7 +31,8 @@ _CONTROLS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class MediaFile:
-    """One file of one post, as the worker's listing describes it."""
+    """One file of one post, as the worker's listing describes it; or of several posts that are one
+    split film, which the index makes of them: then `parts` are the posts behind the first."""
 
     chat_id: int
     message_id: int
@@ -44,7 +45,15 @@ class MediaFile:
     height: int | None
     caption: str
     has_thumbnail: bool
+    title: str = ""  # of a piece of music, as are those who perform it
+    performer: str = ""
+    album: int | None = None  # equal for all files of an album
+    reply_to: int | None = None
     qualities: tuple[int, ...] = ()  # heights of those that Telegram has made, the largest first
+    has_storyboard: bool = False
+    parts: tuple[int, ...] = ()
+    apart: str = ""  # why a part of a split film stays by itself; see `split_films`
+    missing: tuple[int, ...] = ()  # the numbers of the parts that are not there
 
     @classmethod
     def from_listing(cls, item: Mapping[str, Any]) -> Self:
@@ -62,7 +71,12 @@ class MediaFile:
             height=_edge(item.get("height")),
             caption=clean_text(item.get("caption"))[:CAPTION_MAX_CHARACTERS],
             has_thumbnail=bool(item.get("has_thumbnail")),
+            title=clean_line(item.get("title")),
+            performer=clean_line(item.get("performer")),
+            album=_number(item.get("album"), -INTEGER_MAX, INTEGER_MAX),
+            reply_to=_number(item.get("reply_to"), 1, MESSAGE_ID_MAX),
             qualities=_heights(item.get("qualities")),
+            has_storyboard=item.get("has_storyboard") is True,
         )
 
     @property
@@ -97,6 +111,11 @@ def _whole(value: Any, least: int, most: int) -> int:
     return number
 
 
+def _number(value: Any, least: int, most: int) -> int | None:
+    """A number that may be left out; nonsense is none."""
+    return value if type(value) is int and least <= value <= most else None
+
+
 def _heights(value: Any) -> tuple[int, ...]:
     """The heights that make sense, the largest first."""
     heights = value if isinstance(value, list) else []
@@ -119,6 +138,7 @@ def _edge(value: Any) -> int | None:
 # Python's own table, not the machine's, so that a file is the same kind everywhere.
 MIME_TYPES: Final = mimetypes.MimeTypes()
 for _extension, _mime_type in {
+    ".ass": "text/x-ssa",
     ".flac": "audio/flac",
     ".js": "text/javascript",
     ".m4a": "audio/mp4",
@@ -126,7 +146,10 @@ for _extension, _mime_type in {
     ".mjs": "text/javascript",
     ".mkv": "video/x-matroska",
     ".ogg": "audio/ogg",
+    ".srt": "application/x-subrip",
+    ".ssa": "text/x-ssa",
     ".ts": "video/mp2t",
+    ".vtt": "text/vtt",
     ".webp": "image/webp",
 }.items():
     MIME_TYPES.add_type(_mime_type, _extension)
@@ -153,6 +176,17 @@ def path_segment(name: str) -> str:
 def thumbnail_url(worker_url: str, file: MediaFile, token: str) -> str:
     """The URL of the file's Telegram thumbnail."""
     return f"{worker_url}/thumbnail/{file.chat_id}/{file.message_id}?token={token}"
+
+
+def told_urls(worker_url: str, file: MediaFile, token: str) -> dict[str, str | None]:
+    """Where the worker tells more of a film: its seek pictures, if Telegram made some, and what its
+    head says of codecs and tracks."""
+    ids = f"{file.chat_id}/{file.message_id}?token={token}"
+    is_played = file.kind in ("video", "audio")
+    return {
+        "storyboard": f"{worker_url}/storyboard/{ids}" if file.has_storyboard else None,
+        "tracks": f"{worker_url}/tracks/{ids}" if is_played else None,
+    }
 
 
 @dataclass(frozen=True)

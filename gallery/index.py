@@ -7,101 +7,23 @@ Every row knows when it was last seen. Recording a stretch of a channel's histor
 of that stretch that were not seen in it, so reading once more is how deleted posts are found.
 """
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
+from gallery.bonds import settled
 from gallery.database import Database
 from gallery.files import MediaFile
-from gallery.search import (
-    ORDERS,
-    Order,
-    Position,
-    match_expression,
-    name_key,
-    read_cursor,
-    words,
-    write_cursor,
-)
+from gallery.rows import FACTS, IDS, PUT, SHOWN, SUBTITLES, as_file, as_row
+from gallery.rows import SCHEMA as SCHEMA
+from gallery.search import ORDERS, Order, Position, match_expression, read_cursor, write_cursor
 
 FILES_MAX: Final = 100_000  # about 1 KiB each
 PAGE_FILES: Final = 60
-SEARCH_TEXT_MAX_CHARACTERS: Final = 4096  # a caption has 1024, or 4096 from a premium account
 
-_IDS: Final = "message_id, chat_id"
-_FACTS: Final = tuple(field.name for field in fields(MediaFile))
-_COLUMNS: Final = (*_FACTS, "kind", "name_key", "length_s", "search_text", "seen_at")
-
-SCHEMA: Final = (
-    """CREATE TABLE files (
-        id INTEGER PRIMARY KEY,
-        chat_id INTEGER NOT NULL,
-        message_id INTEGER NOT NULL,
-        name TEXT NOT NULL,
-        mime_type TEXT NOT NULL,
-        size INTEGER NOT NULL,
-        date INTEGER NOT NULL,
-        duration REAL,
-        width INTEGER,
-        height INTEGER,
-        caption TEXT NOT NULL,
-        has_thumbnail INTEGER NOT NULL,
-        qualities TEXT NOT NULL,       -- JSON
-        kind TEXT NOT NULL,
-        name_key TEXT NOT NULL,
-        length_s REAL NOT NULL,
-        search_text TEXT NOT NULL,
-        seen_at REAL NOT NULL,
-        file_id TEXT,
-        file_unique_id TEXT,
-        UNIQUE (chat_id, message_id)
-    )""",
-    *(
-        f"CREATE INDEX files_by_{order.column} ON files ({order.column}, {_IDS})"
-        for order in (ORDERS["newest"], ORDERS["name"], ORDERS["largest"], ORDERS["longest"])
-    ),
-    "CREATE INDEX files_by_kind ON files (kind, chat_id)",
-    # Our own words are in it, with spaces between: the tokenizer has nothing left to decide.
-    """CREATE VIRTUAL TABLE search USING fts5(
-        search_text, content = 'files', content_rowid = 'id', tokenize = 'ascii', prefix = '1 2 3'
-    )""",
-    """CREATE TRIGGER file_added AFTER INSERT ON files BEGIN
-        INSERT INTO search (rowid, search_text) VALUES (new.id, new.search_text);
-    END""",
-    """CREATE TRIGGER file_gone AFTER DELETE ON files BEGIN
-        INSERT INTO search (search, rowid, search_text)
-        VALUES ('delete', old.id, old.search_text);
-    END""",
-    """CREATE TRIGGER file_changed AFTER UPDATE OF search_text ON files
-    WHEN old.search_text IS NOT new.search_text BEGIN
-        INSERT INTO search (search, rowid, search_text)
-        VALUES ('delete', old.id, old.search_text);
-        INSERT INTO search (rowid, search_text) VALUES (new.id, new.search_text);
-    END""",
-    """CREATE TABLE channels (
-        chat_id INTEGER PRIMARY KEY,
-        title TEXT,
-        read_to INTEGER NOT NULL DEFAULT 0,
-        is_complete INTEGER NOT NULL DEFAULT 0
-    )""",
-)
-
-_FIND: Final = f"SELECT {', '.join(_FACTS)} FROM files WHERE chat_id = ? AND message_id = ?"  # noqa: S608 - made of our own column names
-
-# A file_id stays while the file is the same; a listing does not name it, but tells its size. Of
-# what Telegram makes of a film an update tells less than a listing.
-_PUT: Final = f"""
-INSERT INTO files ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
-ON CONFLICT (chat_id, message_id) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name != "qualities")},
-    file_id = CASE WHEN size = excluded.size THEN file_id END,
-    qualities = CASE WHEN :is_update AND size = excluded.size AND excluded.qualities = '[]'
-        THEN qualities ELSE excluded.qualities END
-WHERE seen_at <= excluded.seen_at
-"""  # noqa: S608 - made of our own column names
+_FIND: Final = f"SELECT {', '.join(FACTS)} FROM files WHERE chat_id = ? AND message_id = ?"  # noqa: S608 - made of our own column names
 
 
 @dataclass(frozen=True)
@@ -173,10 +95,11 @@ class Index:
 
     async def put(self, file: MediaFile, bot_file: BotFile | None = None) -> None:
         """A file as it is now, and what the Bot API calls it."""
-        row = _row(file, time.time(), is_update=bot_file is not None)
+        row = as_row(file, time.time(), is_update=bot_file is not None)
 
         def upsert(connection: sqlite3.Connection) -> None:
-            connection.execute(_PUT, row)
+            with settled(connection, *_one(file.chat_id, file.message_id)):
+                connection.execute(PUT, row)
             if bot_file is not None:
                 connection.execute(
                     "UPDATE files SET file_id = ?, file_unique_id = ?"
@@ -194,16 +117,19 @@ class Index:
 
         What became known later than that is left alone. The answer counts the rows that went.
         """
-        rows = [_row(file, asked_at) for file in files]
-        stretch = (chat_id, after, through, asked_at)
+        rows = [as_row(file, asked_at) for file in files]
+        stretch, places = (
+            "chat_id = ? AND message_id > ? AND message_id <= ?",
+            (chat_id, after, through),
+        )
 
         def replace(connection: sqlite3.Connection) -> int:
-            connection.executemany(_PUT, rows)
-            gone = connection.execute(
-                "DELETE FROM files"
-                " WHERE chat_id = ? AND message_id > ? AND message_id <= ? AND seen_at < ?",
-                stretch,
-            )
+            with settled(connection, stretch, places):
+                connection.executemany(PUT, rows)
+                gone = connection.execute(
+                    f"DELETE FROM files WHERE {stretch} AND seen_at < ?",  # noqa: S608
+                    (*places, asked_at),
+                )
             _trim(connection)
             return gone.rowcount
 
@@ -219,15 +145,19 @@ class Index:
 
     async def forget(self, chat_id: int, message_id: int) -> None:
         """A post that holds no file any more."""
-        await self._execute(
-            "DELETE FROM files WHERE chat_id = ? AND message_id = ?", (chat_id, message_id)
-        )
+        where, values = _one(chat_id, message_id)
+
+        def delete(connection: sqlite3.Connection) -> None:
+            with settled(connection, where, values):
+                connection.execute(f"DELETE FROM files WHERE {where}", values)  # noqa: S608
+
+        await self._database.run(delete)
 
     async def note_bot_file(self, file: MediaFile, bot_file: BotFile) -> None:
         """What the Bot API calls a file that is known, unless that is known or the file another."""
         await self._execute(
             "UPDATE files SET file_id = ?, file_unique_id = ?"
-            " WHERE chat_id = ? AND message_id = ? AND size = ? AND file_id IS NULL",
+            " WHERE chat_id = ? AND message_id = ? AND posted_size = ? AND file_id IS NULL",
             (bot_file.file_id, bot_file.unique_id, file.chat_id, file.message_id, file.size),
         )
 
@@ -246,22 +176,23 @@ class Index:
         return await self._database.run(lambda connection: _page(connection, query, position))
 
     async def find(self, chat_id: int, message_id: int) -> MediaFile | None:
-        found = await self._fetch(_FIND, (chat_id, message_id))
-        return _media_file(found[0]) if found else None
+        """The file of this post; of the first part of a split film that film."""
+        found = await self.fetch(_FIND, (chat_id, message_id))
+        return as_file(found[0]) if found else None
 
     async def find_all(self, posts: Iterable[tuple[int, int]]) -> dict[tuple[int, int], MediaFile]:
         """Those of these posts' files that are known."""
 
         def select(connection: sqlite3.Connection) -> list[MediaFile]:
             rows = (connection.execute(_FIND, post).fetchone() for post in posts)
-            return [_media_file(row) for row in rows if row is not None]
+            return [as_file(row) for row in rows if row is not None]
 
         found = await self._database.run(select)
         return {(file.chat_id, file.message_id): file for file in found}
 
     async def bot_file(self, chat_id: int, message_id: int) -> BotFile | None:
         """What the Bot API calls the file of this post, if it ever said."""
-        found = await self._fetch(
+        found = await self.fetch(
             "SELECT file_id, file_unique_id FROM files"
             " WHERE chat_id = ? AND message_id = ? AND file_id IS NOT NULL",
             (chat_id, message_id),
@@ -270,16 +201,30 @@ class Index:
 
     async def find_same(self, bot_file: BotFile) -> MediaFile | None:
         """The newest post that holds this very file, as far as the Bot API told of it."""
-        found = await self._fetch(
-            f"SELECT {', '.join(_FACTS)} FROM files"  # noqa: S608
-            " WHERE file_unique_id = ? AND file_id IS NOT NULL ORDER BY date DESC LIMIT 1",
+        return await self._first(
+            "WHERE file_unique_id = ? AND file_id IS NOT NULL ORDER BY date DESC LIMIT 1",
             (bot_file.unique_id,),
         )
-        return _media_file(found[0]) if found else None
+
+    async def whole(self, file: MediaFile) -> MediaFile:
+        """The film that a file is a part of; the file itself if it is none."""
+        film = await self._first(
+            "WHERE chat_id = ? AND message_id ="
+            " (SELECT first_part FROM files WHERE chat_id = ? AND message_id = ?)",
+            (file.chat_id, file.chat_id, file.message_id),
+        )
+        return film or file
+
+    async def _first(self, rest: str, values: tuple[object, ...]) -> MediaFile | None:
+        found = await self.fetch(
+            f"SELECT {', '.join(FACTS)} FROM files {rest}",  # noqa: S608
+            values,
+        )
+        return as_file(found[0]) if found else None
 
     async def next_known(self, chat_id: int, after: int, seen_before: float) -> int | None:
         """The lowest id above `after` that was known before this moment."""
-        ((message_id,),) = await self._fetch(
+        ((message_id,),) = await self.fetch(
             "SELECT min(message_id) FROM files"
             " WHERE chat_id = ? AND message_id > ? AND seen_at < ?",
             (chat_id, after, seen_before),
@@ -288,11 +233,12 @@ class Index:
 
     async def channels(self) -> list[ChannelState]:
         """Every channel in the order of CHANNELS, with its id for want of a title."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             "SELECT chat_id, coalesce(title, chat_id),"
-            " (SELECT count(*) FROM files WHERE files.chat_id = channels.chat_id),"
+            " (SELECT count(*) FROM files"
+            "  WHERE files.chat_id = channels.chat_id AND hidden = ?),"
             " read_to, is_complete FROM channels",
-            (),
+            (SHOWN,),
         )
         states = {
             row[0]: ChannelState(row[0], str(row[1]), row[2], row[3], bool(row[4])) for row in rows
@@ -302,47 +248,33 @@ class Index:
     async def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         await self._database.run(lambda connection: connection.execute(statement, values))
 
-    async def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+    async def fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        """The rows of a question that other modules have; see `rows`."""
         return await self._database.run(
             lambda connection: connection.execute(query, values).fetchall()
         )
 
 
-def _row(file: MediaFile, seen_at: float, *, is_update: bool = False) -> dict[str, object]:
-    text = " ".join(words(f"{file.name} {file.caption}"))
-    return {
-        **{name: getattr(file, name) for name in _FACTS},
-        "qualities": json.dumps(file.qualities),
-        "kind": file.kind,
-        "name_key": name_key(file.name),
-        "length_s": file.duration or 0.0,
-        "search_text": text[:SEARCH_TEXT_MAX_CHARACTERS],
-        "seen_at": seen_at,
-        "is_update": is_update,
-    }
-
-
-def _media_file(row: tuple[Any, ...]) -> MediaFile:
-    facts = dict(zip(_FACTS, row, strict=True))
-    facts["has_thumbnail"] = bool(facts["has_thumbnail"])
-    facts["qualities"] = tuple(json.loads(facts["qualities"]))
-    return MediaFile(**facts)
+def _one(chat_id: int, message_id: int) -> tuple[str, tuple[int, int]]:
+    return "chat_id = ? AND message_id = ?", (chat_id, message_id)
 
 
 def _trim(connection: sqlite3.Connection) -> None:
     """Let the oldest go when there are too many."""
     (count,) = connection.execute("SELECT count(*) FROM files").fetchone()
     if count > FILES_MAX:
-        connection.execute(
-            f"DELETE FROM files WHERE id IN"  # noqa: S608
-            f" (SELECT id FROM files ORDER BY date, {_IDS} LIMIT ?)",
+        rows = connection.execute(
+            f"SELECT id FROM files ORDER BY date, {IDS} LIMIT ?",  # noqa: S608
             (count - FILES_MAX,),
         )
+        where = f"id IN ({', '.join(str(row[0]) for row in rows)})"
+        with settled(connection, where, ()):
+            connection.execute(f"DELETE FROM files WHERE {where}")  # noqa: S608
 
 
 def _page(connection: sqlite3.Connection, query: Query, position: Position | None) -> Page:
     source, conditions, values = _selection(query)
-    where = " AND ".join(conditions) or "TRUE"
+    where = " AND ".join(conditions)
     (total,) = connection.execute(
         f"SELECT count(*) FROM {source} WHERE {where}",  # noqa: S608
         values,
@@ -350,14 +282,16 @@ def _page(connection: sqlite3.Connection, query: Query, position: Position | Non
     order = ORDERS[query.sort]
     if position is not None:
         comparison = "<" if order.descending else ">"
-        where += f" AND (files.{order.column}, {_IDS}) {comparison} (?, ?, ?)"
+        where += f" AND (files.{order.column}, {IDS}) {comparison} (?, ?, ?)"
         values = [*values, position.value, position.message_id, position.chat_id]
+    # What is sorted is narrow; of a search that may be all files there are.
     rows = connection.execute(
-        f"SELECT {', '.join(_FACTS)}, {order.column} FROM {source} WHERE {where}"  # noqa: S608
-        f" ORDER BY {_sequence(order)} LIMIT {PAGE_FILES + 1}",
+        f"SELECT {', '.join(FACTS)}, {order.column} FROM (SELECT files.id AS chosen"  # noqa: S608
+        f" FROM {source} WHERE {where} ORDER BY {_sequence(order)} LIMIT {PAGE_FILES + 1})"
+        f" JOIN files ON files.id = chosen ORDER BY {_sequence(order)}",
         values,
     ).fetchall()
-    files = tuple(_media_file(row[:-1]) for row in rows[:PAGE_FILES])
+    files = tuple(as_file(row[:-1]) for row in rows[:PAGE_FILES])
     if len(rows) <= PAGE_FILES:
         return Page(files, None, total)
     last = Position(rows[PAGE_FILES - 1][-1], files[-1].message_id, files[-1].chat_id)
@@ -377,6 +311,9 @@ def _selection(query: Query) -> tuple[str, list[str], list[Any]]:
         conditions, values = ["search MATCH ?"], [expression]
     elif query.text.strip():
         conditions = ["FALSE"]  # signs only, which no text is found by
+    # Subtitles are among their films' tracks; who looks for documents finds them there too.
+    has_subtitles = query.kind == "document"
+    conditions.append(f"hidden IN ({SHOWN}, {SUBTITLES})" if has_subtitles else f"hidden = {SHOWN}")
     if query.kind is not None:
         conditions.append("kind = ?")
         values.append(query.kind)

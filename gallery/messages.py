@@ -70,10 +70,24 @@ def file_in(message: Message) -> Told | None:
             "height": media.get("height", edge),
             "caption": message.get("caption"),
             "has_thumbnail": "thumbnail" in media or "photo" in message,
-            "qualities": [each["height"] for each in media.get("qualities") or ()],
+            **_bonds(message, media),
         }
     )
     return file, BotFile(clean_text(media["file_id"]), clean_text(media["file_unique_id"]))
+
+
+def _bonds(message: Message, media: Mapping[str, Any]) -> dict[str, Any]:
+    """What binds the file to others, and what else is told of some."""
+    album = str(message.get("media_group_id", ""))
+    replied = message.get("reply_to_message")
+    qualities = media.get("qualities")
+    return {
+        "album": int(album) if re.fullmatch("-?[0-9]{1,19}", album) else None,
+        "reply_to": replied.get("message_id") if isinstance(replied, dict) else None,
+        "title": media.get("title"),
+        "performer": media.get("performer"),
+        "qualities": [each["height"] for each in qualities or ()],
+    }
 
 
 def has_file(message: Message) -> bool:

@@ -9,11 +9,14 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from gallery.dav import serve_dav
 from gallery.errors import ApiError
 from gallery.health import health
 from gallery.pages import PAGES, service_worker, static_file
+from gallery.playlists import PROGRAM_HANDLERS
 from gallery.sessions import ENDED_SESSIONS
 from gallery.settings import SETTINGS, Settings, is_loopback
+from gallery.share_tracks import SHARE_TRACK_HANDLERS
 from gallery.shares import ID_CHARACTERS, SHARE_CHARACTERS
 from gallery.sign_in import is_https, is_signed_in, sign_in, sign_in_page, sign_out
 from gallery.small_files import send_small_file
@@ -23,16 +26,22 @@ from gallery.visitors import VISITOR_HANDLERS
 log = logging.getLogger(__name__)
 
 
-OPEN_TO_ALL: Final = VISITOR_HANDLERS | {
-    sign_in_page,
-    sign_in,
-    sign_out,
-    static_file,
-    service_worker,
-    health,
-    send_small_file,  # looks for itself who asks: a token opens it too
-    receive_update,
-}
+OPEN_TO_ALL: Final = (
+    VISITOR_HANDLERS
+    | SHARE_TRACK_HANDLERS
+    | PROGRAM_HANDLERS  # these ask for the password by themselves, as WebDAV does
+    | {
+        serve_dav,
+        sign_in_page,
+        sign_in,
+        sign_out,
+        static_file,
+        service_worker,
+        health,
+        send_small_file,  # looks for itself who asks: a token opens it too
+        receive_update,
+    }
+)
 # A share link opens its file to whoever reads it: the log has only its beginning, the id.
 _SHARE_IN_PATH: Final = re.compile(
     rf"([\w-]{{{ID_CHARACTERS}}})[\w-]{{{SHARE_CHARACTERS - ID_CHARACTERS}}}", re.ASCII
@@ -103,7 +112,9 @@ async def check_visitor(request: web.Request, handler: Any) -> web.StreamRespons
         _refuse_foreign_names(request, settings)
     else:
         await request.app[ENDED_SESSIONS].keep_up()
-        if request.match_info.handler not in OPEN_TO_ALL and not is_signed_in(request):
+        # What is no path or method of WebDAV is 404 or 405: programs take a form for success.
+        is_open = request.match_info.handler in OPEN_TO_ALL or request.path.startswith("/dav")
+        if not is_open and not is_signed_in(request):
             if request.path.startswith("/api/"):
                 raise ApiError(401, "sign_in_required", "Sign in first.")
             raise web.HTTPSeeOther(f"/sign-in?next={quote(request.path_qs, safe='')}")
@@ -147,14 +158,19 @@ async def add_security_headers(request: web.Request, response: web.StreamRespons
         response.headers["Strict-Transport-Security"] = f"max-age={YEAR_S}"
 
 
-def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") -> str:
+def content_policy(
+    worker_urls: Iterable[str],
+    frame_ancestors: str = "'none'",
+    *,
+    framed_urls: Iterable[str] = (),
+) -> str:
     """The Content-Security-Policy that lets the pages do what they do and nothing more.
 
-    `blob:` is what browsers call a MediaSource, into which hls.js writes the segments of a film:
-    for media alone, where it can show nothing that a script of ours has not put there.
+    `framed_urls` are the workers whose PDFs the page shows within itself. `blob:` is what browsers
+    call a MediaSource, into which hls.js writes the segments of a film: for media alone, where it
+    can show nothing that a script of ours has not put there.
     """
-    parts = [urlsplit(url) for url in worker_urls]
-    workers = " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))
+    workers, framed = _origins(worker_urls), _origins(framed_urls) or "'none'"
     return "; ".join(
         [
             "default-src 'none'",
@@ -164,8 +180,14 @@ def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") 
             f"img-src 'self' {workers}",
             f"media-src 'self' blob: {workers}",
             f"connect-src 'self' {workers}",
+            f"frame-src {framed}",
             "form-action 'self'",
             "base-uri 'none'",
             f"frame-ancestors {frame_ancestors}",
         ]
     )
+
+
+def _origins(urls: Iterable[str]) -> str:
+    parts = [urlsplit(url) for url in urls]
+    return " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))

@@ -5,6 +5,7 @@ answer nobody is let through.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,12 +53,12 @@ class ShareStore(KeptTable):
         self._on_render = on_render
 
     async def add(self, share: Share, name: str, now: float) -> None:
-        """Put a new share into the owner's list; raise ApiError when the list is full."""
+        """Put a share into the owner's list, once; raise ApiError when the list is full."""
 
         def insert(connection: sqlite3.Connection) -> None:
             _make_room(connection, now)
             connection.execute(
-                "INSERT INTO share_links VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                "INSERT INTO share_links VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
                 (share.id, share.chat_id, share.message_id, name, int(now), share.expires_at),
             )
 
@@ -102,6 +103,21 @@ class ShareStore(KeptTable):
             return found.fetchone() is not None
 
         return await self._run(select)
+
+    async def first_good(self, share_ids: Iterable[str]) -> str:
+        """The first of these that was not revoked; raise ApiError when all were."""
+
+        def select(connection: sqlite3.Connection) -> str | None:
+            revoked = "SELECT 1 FROM share_links WHERE id = ? AND revoked_at IS NOT NULL"
+            found = (
+                each for each in share_ids if not connection.execute(revoked, (each,)).fetchone()
+            )
+            return next(found, None)
+
+        share_id = await self._run(select)
+        if share_id is None:
+            raise ApiError(409, "too_many_shares", "This was revoked too often.")
+        return share_id
 
     async def is_durable(self) -> bool:
         """Whether what is revoked stays so after a restart or a deploy."""

@@ -12,6 +12,7 @@ import hmac
 import re
 import secrets
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,12 +21,14 @@ LIFETIME_MIN_S: Final = 60
 LIFETIME_MAX_S: Final = 10 * 365 * 24 * 3600  # beyond that say "never"; the end must fit 32 bits
 ID_CHARACTERS: Final = 12
 SHARE_CHARACTERS: Final = 56
+LASTING_IDS_MAX: Final = 1000
 
 _BODY: Final = struct.Struct(">9sqII")
 _TAG_BYTES: Final = 17
 _FORM: Final = re.compile(rf"[A-Za-z0-9_-]{{{SHARE_CHARACTERS}}}", re.ASCII)
 # The secret signs JWTs too. A key of their own keeps shares from ever passing for one, and back.
 _KEY_PURPOSE: Final = b"rangegram share link, version 1"
+_LASTING_PURPOSE: Final = b"rangegram lasting share, version 1"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,17 @@ def new_share(chat_id: int, message_id: int, lifetime_s: int | None, now: float)
     share_id = secrets.token_urlsafe(9)
     expires_at = None if lifetime_s is None else int(now) + lifetime_s
     return Share(share_id, chat_id, message_id, expires_at)
+
+
+def lasting_ids(secret: str, purpose: str) -> Iterator[str]:
+    """The ids of what is made again and again, such as a playlist: always the same, in this order.
+
+    The first that was not revoked is taken, so that what was made before goes on.
+    """
+    key = hmac.digest(secret.encode(), _LASTING_PURPOSE, hashlib.sha256)
+    for number in range(LASTING_IDS_MAX):
+        digest = hmac.digest(key, f"{purpose}\0{number}".encode(), hashlib.sha256)
+        yield base64.urlsafe_b64encode(digest[:9]).decode()
 
 
 def write_share(secret: str, share: Share) -> str:

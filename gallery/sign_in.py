@@ -2,14 +2,17 @@
 
 The bot makes links that sign in once in place of the password. Telegram and mail programs open
 links by themselves, to show what is there: so a link shows a button, and the button signs in.
+Programs that keep no cookies show the password with each request (Basic, RFC 7617).
 """
 
 import asyncio
+import base64
+import functools
 import hmac
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -32,12 +35,14 @@ from gallery.tokens import (
 
 log = logging.getLogger(__name__)
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 COOKIE: Final = "rangegram_session"
 FAILURES_FORGOTTEN_S: Final = 900.0
 ADDRESSES_MAX: Final = 1000
 EVERYONE: Final = ""  # the address that counts the failures of all
 FORM_PATIENCE_S: Final = 10.0  # for a form of one line
+CHALLENGE: Final = 'Basic realm="Rangegram: any name, the gallery\'s password", charset="UTF-8"'
 LINK_IS_OVER: Final = "This link was used, or is too old. Send the bot /gallery for another one."
 
 
@@ -61,13 +66,18 @@ class SignInGate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: dict[str, tuple[int, float]] = {}  # address: how many, when the last
+        self._known: dict[str, None] = {}  # addresses that gave the right password, latest last
 
     def wait_s(self, address: str) -> float:
-        """How long this address has to wait before its next attempt is looked at."""
-        return max(
-            self._wait_s(address, PATIENCE_PER_ADDRESS),
-            self._wait_s(EVERYONE, PATIENCE_WITH_EVERYONE),
-        )
+        """How long this address has to wait before its next attempt is looked at.
+
+        One that knew the password does not wait because of others: what is mounted there gives it
+        with every request.
+        """
+        wait_s = self._wait_s(address, PATIENCE_PER_ADDRESS)
+        if address in self._known:
+            return wait_s
+        return max(wait_s, self._wait_s(EVERYONE, PATIENCE_WITH_EVERYONE))
 
     def failed(self, address: str) -> None:
         """Count a wrong password."""
@@ -79,8 +89,12 @@ class SignInGate:
             del self._failures[next(iter(self._failures))]
 
     def succeeded(self, address: str) -> None:
-        """Forget this address's failures."""
+        """Forget this address's failures, and know it."""
         self._failures.pop(address, None)
+        self._known.pop(address, None)
+        self._known[address] = None
+        if len(self._known) > ADDRESSES_MAX:
+            del self._known[next(iter(self._known))]
 
     def _wait_s(self, key: str, patience: _Patience) -> float:
         count, last = self._failures.get(key, (0, 0.0))
@@ -119,36 +133,91 @@ async def sign_in(request: web.Request) -> web.Response:
             return _sign_in_form(request, LINK_IS_OVER, status=410)
         log.info("signed in with a link of the bot's, from %s", address)
         raise _signed_in(request, password)
-    given = form.get("password", "").encode()
     # From here on nothing is awaited: of guesses sent side by side each sees the ones before it.
     wait_s = gate.wait_s(address)
     if wait_s:
-        seconds = math.ceil(wait_s)
-        note = f"Too many wrong passwords. Try again in {seconds} second{'s' * (seconds > 1)}."
-        response = _sign_in_form(request, note, status=429)
-        response.headers["Retry-After"] = str(seconds)
+        response = _sign_in_form(request, _too_many(wait_s), status=429)
+        response.headers["Retry-After"] = str(math.ceil(wait_s))
         return response
-    if not hmac.compare_digest(given, password.encode()):
+    if not _is_right(request, form.get("password", "")):
+        return _sign_in_form(request, "That is not the password.", status=403)
+    raise _signed_in(request, password)
+
+
+def _is_right(request: web.Request, given: str) -> bool:
+    """Whether this is the password; the gate learns of it."""
+    gate, address = request.app[GATE], _client_address(request)
+    password = request.app[SETTINGS].gallery_password or ""
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), password.encode()):
         gate.failed(address)
         log.warning("sign-in failed from %s", address)
-        return _sign_in_form(request, "That is not the password.", status=403)
+        return False
     gate.succeeded(address)
-    raise _signed_in(request, password)
+    return True
+
+
+def _too_many(wait_s: float) -> str:
+    seconds = math.ceil(wait_s)
+    return f"Too many wrong passwords. Try again in {seconds} second{'s' * (seconds > 1)}."
+
+
+def for_programs(handler: Handler) -> Handler:
+    """Let in whoever is signed in or shows the password with the request, and ask others for it."""
+
+    @functools.wraps(handler)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if is_signed_in(request):
+            return await handler(request)
+        given = basic_password(request.headers.get("Authorization", ""))
+        wait_s = 0.0 if given is None else request.app[GATE].wait_s(_client_address(request))
+        if wait_s:
+            raise ApiError(429, "too_many_guesses", _too_many(wait_s), retry_after_s=wait_s)
+        if given is None or not _is_right(request, given):
+            message = "The gallery's password is needed, with any name."
+            response: web.StreamResponse = ApiError(401, "password_required", message).response()
+            response.headers["WWW-Authenticate"] = CHALLENGE
+            return response
+        response = await handler(request)
+        if response.status == 307:
+            # Who was led elsewhere and comes back for another range often knows the password no
+            # more: ffmpeg and what reads by it. Cookies it keeps.
+            _remember(request, response, given, f"/{request.path.split('/')[1]}")
+        return response
+
+    return answer
+
+
+def basic_password(header: str) -> str | None:
+    """The password in an Authorization header, whatever the name; None if there is none."""
+    scheme, _, credentials = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        pair = base64.b64decode(credentials.strip(), validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return None
+    _, colon, password = pair.partition(":")
+    return password if colon else None
 
 
 def _signed_in(request: web.Request, password: str) -> web.HTTPSeeOther:
     """On to where the visitor wanted to go, with a cookie."""
     redirect = web.HTTPSeeOther(_next_path(request))
-    redirect.set_cookie(
+    _remember(request, redirect, password, "/")
+    return redirect
+
+
+def _remember(request: web.Request, response: web.StreamResponse, password: str, path: str) -> None:
+    """Give a session's cookie along, which is shown below this path only."""
+    response.set_cookie(
         COOKIE,
         session_token(request.app[SETTINGS].jwt_secret, password, time.time()),
         max_age=SESSION_LIFETIME_S,
-        path="/",
+        path=path,
         httponly=True,
         samesite="Lax",
         secure=is_https(request),
     )
-    return redirect
 
 
 async def sign_out(request: web.Request) -> web.Response:

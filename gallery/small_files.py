@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -57,7 +58,7 @@ class SmallFiles:
 
     async def find(self, file: MediaFile) -> BotFile | None:
         """What the Bot API calls this file, if it hands it out at all."""
-        if not 0 < file.size <= DOWNLOAD_BYTES_MAX:
+        if file.parts or not 0 < file.size <= DOWNLOAD_BYTES_MAX:
             return None
         return await self._index.bot_file(file.chat_id, file.message_id)
 
@@ -114,6 +115,14 @@ def _file_path(answer: object) -> str:
 SMALL_FILES: Final = web.AppKey("SMALL_FILES", SmallFiles)
 
 
+@dataclass(frozen=True)
+class Leave:
+    """Until when somebody may have a file: the end of a token, and how long it may be renewed."""
+
+    expires_at: int
+    renewed_until: int | None = None
+
+
 def small_file_path(file: MediaFile, bot_file: BotFile) -> str:
     """The path for whoever is signed in. It changes with the file, so browsers may keep it."""
     version = entity_tag(bot_file.unique_id, file.size).strip('"')
@@ -133,12 +142,17 @@ def _path_of(file: MediaFile) -> str:
 async def send_small_file(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /files/{chat_id}/{message_id}[/{name}][?download=1]"""
     chat_id, message_id = (int(request.match_info[name]) for name in ("chat_id", "message_id"))
-    expires_at = _authorised_until(request, chat_id, message_id)
+    leave = Leave(_authorised_until(request, chat_id, message_id))
     file = await request.app[CATALOGUE].find(chat_id, message_id)
+    return await send_file(request, file, leave)
+
+
+async def send_file(request: web.Request, file: MediaFile, leave: Leave) -> web.StreamResponse:
+    """A file for somebody who may have it: its bytes if it is small, else the way to a worker."""
     small_files = request.app[SMALL_FILES]
     bot_file = await small_files.find(file)
     if bot_file is None or small_files.streams >= STREAMS_MAX:
-        return await _to_worker(request, file, expires_at)
+        return await _to_worker(request, file, leave)
     tag = entity_tag(bot_file.unique_id, file.size)
     headers = _headers(request, file, tag)
     if is_known(request.headers, tag):
@@ -151,9 +165,8 @@ async def send_small_file(request: web.Request) -> web.StreamResponse:
     response = _response(wanted, file.size, headers)
     if request.method == "HEAD":
         return response
-    return await _stream(
-        request, response, file, bot_file, wanted or ByteRange(0, file.size), expires_at
-    )
+    whole = ByteRange(0, file.size)
+    return await _stream(request, response, file, bot_file, wanted or whole, leave)
 
 
 def _authorised_until(request: web.Request, chat_id: int, message_id: int) -> int:
@@ -199,13 +212,15 @@ def _not_satisfiable(size: int) -> web.Response:
     return problem
 
 
-async def _to_worker(request: web.Request, file: MediaFile, expires_at: int) -> web.Response:
+async def _to_worker(request: web.Request, file: MediaFile, leave: Leave) -> web.Response:
     """The same file from a worker, for no longer than this visitor may have it."""
     worker_url = await request.app[WORKER_CHOICE].pick(file)
     settings = request.app[SETTINGS]
     ids = (settings.jwt_secret, file.chat_id, file.message_id)
-    token = tokens.visitor_token(*ids, time.time(), expires_at)
+    token = tokens.visitor_token(*ids, time.time(), leave.expires_at, file.parts)
     url = stream_url(worker_url, file, token)
+    if leave.renewed_until is not None:
+        url += f"&renew={tokens.renewal_grant(*ids, leave.renewed_until, file.parts)}"
     download = "&download=1" if request.query.get("download") == "1" else ""
     headers = {"Location": url + download, "Cache-Control": "no-store"}
     if "token" in request.query:
@@ -219,7 +234,7 @@ async def _stream(
     file: MediaFile,
     bot_file: BotFile,
     wanted: ByteRange,
-    expires_at: int,
+    leave: Leave,
 ) -> web.StreamResponse:
     """Send the bytes; the status line leaves with the first of them."""
     small_files = request.app[SMALL_FILES]
@@ -233,7 +248,7 @@ async def _stream(
         await response.write_eof()
     except BotApiError:
         if not response.prepared:
-            return await _to_worker(request, file, expires_at)
+            return await _to_worker(request, file, leave)
         # A body that ends early must never look complete.
         if request.transport is not None:
             request.transport.abort()

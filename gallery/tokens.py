@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -25,21 +25,33 @@ def read_with_any(secrets: Iterable[str], read: Callable[[str], _Read | None]) -
     return next((found for secret in secrets if (found := read(secret)) is not None), None)
 
 
-def file_token(secret: str, chat_id: int, message_id: int, now: float) -> str:
-    """A token that opens this one file at the worker for an hour."""
-    return _worker_token(secret, now, sub=f"{chat_id}/{message_id}")
+def file_token(
+    secret: str, chat_id: int, message_id: int, now: float, parts: Sequence[int] = ()
+) -> str:
+    """A token that opens this one file at the worker for an hour; `parts` are those of a split
+    film behind its first, which are opened with it as one file."""
+    return visitor_token(secret, chat_id, message_id, now, int(now) + TOKEN_LIFETIME_S, parts=parts)
 
 
-def visitor_token(secret: str, chat_id: int, message_id: int, now: float, exp: int) -> str:
+def visitor_token(
+    secret: str, chat_id: int, message_id: int, now: float, exp: int, parts: Sequence[int] = ()
+) -> str:
     """A token that opens this one file until `exp`, at most an hour from `now`."""
-    claims = {"iss": "backend", "aud": "worker", "sub": f"{chat_id}/{message_id}"}
+    claims = {"iss": "backend", "aud": "worker", **_subject(chat_id, message_id, parts)}
     return jwt.encode({**claims, "iat": int(now), "exp": exp}, secret, "HS256")
 
 
-def renewal_grant(secret: str, chat_id: int, message_id: int, exp: int) -> str:
+def renewal_grant(
+    secret: str, chat_id: int, message_id: int, exp: int, parts: Sequence[int] = ()
+) -> str:
     """What the worker turns into fresh tokens for this one file until `exp`; opens no bytes."""
-    claims = {"iss": "backend", "aud": "renewal", "sub": f"{chat_id}/{message_id}"}
+    claims = {"iss": "backend", "aud": "renewal", **_subject(chat_id, message_id, parts)}
     return jwt.encode({**claims, "exp": exp}, secret, "HS256")
+
+
+def _subject(chat_id: int, message_id: int, parts: Sequence[int]) -> dict[str, Any]:
+    subject = {"sub": f"{chat_id}/{message_id}"}
+    return {**subject, "parts": list(parts)} if parts else subject
 
 
 def listing_token(secret: str, chat_id: int, now: float) -> str:

@@ -30,18 +30,25 @@ from gallery.errors import ApiError
 from gallery.files import EDGE_MAX_PX, Hls, MediaFile, hls_url, stream_url, thumbnail_url
 from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
-from gallery.presentation import description_of, facts_of, media_type_of, shown_size, title_of
+from gallery.presentation import (
+    description_of,
+    facts_of,
+    media_type_of,
+    opens_in_browser,
+    shown_size,
+    title_of,
+)
 from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
 from gallery.shares import Links, Share, read_share
 from gallery.sign_in import is_https
-from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page
+from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to_our_page
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NAME_PATIENCE_S: Final = 1.0  # a link must work while the worker that knows the name still wakes up
-STAGES: Final = {"image": "embed-picture.html", "document": "embed-file.html"}
+STAGES: Final = {"video": "film", "audio": "song", "image": "picture", "document": "file"}
 # Pages elsewhere may use a link as if it were a file of their own; nothing here reads a cookie.
 VISITOR_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -107,7 +114,7 @@ async def share_url(request: web.Request) -> web.StreamResponse:
     file = await _file_of(request, share)
     signed = await _sign(request, share, file, is_ours=True)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
-    return web.json_response({**asdict(signed), **facts})
+    return web.json_response({**asdict(signed), **facts, **await _told(request, share, file)})
 
 
 @for_visitors
@@ -131,9 +138,13 @@ async def _player_page(
     width, height = shown_size(file)
     signed = await _sign(request, share, file, is_ours=True)
     has_player = file.kind in ("video", "audio")
+    poster = f"/v/{links.share}/poster" if file.has_thumbnail else ""
+    opens = opens_in_browser(file)
     values = {
         "place": place,
         "kind": file.kind,
+        "name": file.name,
+        "has_storyboard": "yes" if file.has_storyboard else "",
         "facts": facts_of(file),
         "description": description_of(file),
         "source": signed.url,
@@ -150,13 +161,17 @@ async def _player_page(
         "playlist_hidden": "" if has_player else "hidden",
         "watch_url": links.watch_url,
         "oembed_url": oembed_link(links),
-        "poster": f"/v/{links.share}/poster" if file.has_thumbnail else "",
+        "poster": poster,
+        "cover": poster or f"/static/{request.app[PAGES].version}/song.svg",
+        "performer": file.performer,
+        "open_hidden": "" if opens else "hidden",
+        "download_style": "button-quiet" if opens else "",
         "mime_type": media_type_of(file),
         "width": str(width),
         "height": str(height),
     }
     return request.app[PAGES].response(
-        STAGES.get(file.kind, "embed-film.html"),
+        f"embed-{STAGES[file.kind]}.html",
         title_of(file),
         values,
         frame="embed.html",
@@ -267,6 +282,11 @@ def _may_be_framed(request: web.Request) -> bool:
     return request.app[SETTINGS].frame_ancestors not in ("'none'", "'self'")
 
 
+async def shared_file(request: web.Request) -> MediaFile:
+    """The file of the share in the path, if that still opens anything."""
+    return await _file_of(request, await _share_of(request))
+
+
 async def _share_of(request: web.Request) -> Share:
     text = request.match_info["share"]
     return await _opened(request, text)
@@ -328,8 +348,8 @@ async def _sign(
     expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    grant = tokens.renewal_grant(*ids, renewed_until)
-    token = tokens.visitor_token(*ids, now, expires_at)
+    grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
+    token = tokens.visitor_token(*ids, now, expires_at, file.parts)
     urls = [
         f"{stream_url(worker_url, file, token)}&renew={grant}",
         hls_url(worker_url, file, token, grant),
@@ -337,6 +357,17 @@ async def _sign(
     url, master = (for_our_page(each, choice) if is_ours else each for each in urls)
     hls = Hls(master, file.qualities, renewed_until) if file.qualities else None
     return _Signed(url, expires_at, renewed_until - int(now), hls)
+
+
+async def _told(request: web.Request, share: Share, file: MediaFile) -> dict[str, str | None]:
+    """Where a worker tells more of the film, for the player page."""
+    choice, failures = request.app[WORKER_CHOICE], Failures.from_query(request)
+    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
+    now = time.time()
+    ids = (request.app[SETTINGS].jwt_secret, share.chat_id, share.message_id)
+    end = _end(share, now, tokens.TOKEN_LIFETIME_S)
+    token = tokens.visitor_token(*ids, now, end, file.parts)
+    return told_to_our_page(worker_url, file, token, choice)
 
 
 def _end(share: Share, now: float, lifetime_s: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from gallery.files import MediaFile
+from gallery.files import MediaFile, told_urls
 from gallery.worker_client import WorkerClient
 from gallery.workers import AVOIDED_MAX, Look, Workers, key_of
 
@@ -110,6 +110,14 @@ def for_our_page(url: str, choice: WorkerChoice) -> str:
     Such a page is better told of trouble at once than held. Other players would stop at an error.
     """
     return f"{url}&hold=0" if choice.has_choice else url
+
+
+def told_to_our_page(
+    worker_url: str, file: MediaFile, token: str, choice: WorkerChoice
+) -> dict[str, str | None]:
+    """The URLs of `told_urls` for such a page."""
+    urls = told_urls(worker_url, file, token)
+    return {name: url and for_our_page(url, choice) for name, url in urls.items()}
 
 
 WORKER_CHOICE: Final = web.AppKey("WORKER_CHOICE", WorkerChoice)

@@ -17,7 +17,13 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {number | null} height
  * @property {string} caption
  * @property {string | null} thumbnail a URL at the worker
+ * @property {string | null} title of a piece of music
+ * @property {string | null} performer
+ * @property {string | null} album equal for all files of an album
  * @property {number[]} qualities heights of those that Telegram has made of a film
+ * @property {boolean} has_storyboard
+ * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
+ * @property {number[]} [album_files] the posts of its album, where one file was asked for
  */
 
 /** @typedef {{state: "reading" | "ready", files: number, messages_read: number}} IndexState */
@@ -198,4 +204,22 @@ export async function signUrl(id, failed = "") {
   const { url, via, size, hls } = body;
   const signedHls = hls && { ...hls, lifetime: lifetimeOf(hls) };
   return { url, via, size, lifetime: lifetimeOf(body), hls: signedHls };
+}
+
+/**
+ * Where the worker tells more of a film: good for an hour, as its URL is.
+ * @param {string} id
+ * @param {string} failed
+ * @returns {Promise<import("./film-extras.js").Extras>}
+ */
+export function signExtras(id, failed) {
+  return getJson(`/api/files/${id}/url?${failed}`);
+}
+
+/**
+ * @param {string} id
+ * @returns {Promise<import("./subtitles.js").Subtitle[]>}
+ */
+export function listSubtitles(id) {
+  return getJson(`/api/files/${id}/subtitles`);
 }

@@ -16,6 +16,8 @@ import {
 } from "./levels.js";
 import { watchLine } from "./line-watch.js";
 import { isPlaylist, ORIGINAL, optionsOf, recallQuality, rememberQuality } from "./qualities.js";
+import { surroundShared } from "./share-extras.js";
+import { announceSong } from "./song-session.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
 import { Waking } from "./waking.js";
 import { Failures, workerOf } from "./workers.js";
@@ -44,7 +46,8 @@ const statusLine = /** @type {HTMLElement} */ (document.getElementById("status")
 const problem = /** @type {HTMLElement} */ (document.getElementById("problem"));
 const problemText = /** @type {HTMLElement} */ (document.getElementById("problem-text"));
 const retry = /** @type {HTMLElement} */ (document.getElementById("retry"));
-const menu = /** @type {HTMLSelectElement} */ (document.getElementById("quality"));
+/** Songs have none. */
+const menu = /** @type {HTMLSelectElement | null} */ (document.getElementById("quality"));
 const share = location.pathname.split("/").pop();
 const options = new URLSearchParams(location.search);
 
@@ -68,6 +71,7 @@ let url = choiceOf(posted);
 let hasBegun = false;
 let line = new AbortController();
 const failures = new Failures();
+const extras = surroundShared({ stage, media: () => film, showStatus });
 const waking = new Waking([workerOf(url) ?? ""], showWaking, () => !document.hidden);
 let isRecovering = false;
 let isReloading = false;
@@ -129,6 +133,9 @@ function choiceOf(original) {
 }
 
 function showQualities() {
+  if (!menu) {
+    return;
+  }
   const { videoWidth: width, videoHeight: height } = /** @type {HTMLVideoElement} */ (film);
   menu.hidden = hls === null || !canPlayLevels();
   if (!hls || menu.hidden) {
@@ -151,7 +158,7 @@ function showFirst() {
 }
 
 /** The first time that the film is played: only now it matters what is to be loaded. */
-async function begin() {
+async function loadFirst() {
   const isLate = hasBegun;
   hasBegun = true;
   if (!isLate && isPlaylist(url) && !(await load(url))) {
@@ -159,8 +166,8 @@ async function begin() {
   }
 }
 
-async function changeQuality() {
-  const quality = menu.value;
+/** @param {string} quality */
+async function changeQuality(quality) {
   rememberQuality(quality);
   forgiveLevels(hls?.url ?? "");
   if (!hasBegun) {
@@ -204,7 +211,7 @@ function calm() {
 
 /** Fetch fresh addresses until one plays, or until there is no hope. */
 async function recover({ isBlamed = true } = {}) {
-  if (isRecovering) {
+  if (isRecovering || extras.isTold) {
     return;
   }
   isRecovering = true;
@@ -227,6 +234,10 @@ async function recover({ isBlamed = true } = {}) {
     }
     if (outcome.trouble && failures.note(url)) {
       continue; // with another worker, at once
+    }
+    if (outcome.message === NOT_PLAYABLE) {
+      void extras.explain(NOT_PLAYABLE, () => void recover());
+      break;
     }
     if (!outcome.trouble || attempt >= ATTEMPTS_MAX) {
       showProblem(outcome.message, outcome.trouble !== null);
@@ -389,6 +400,25 @@ function hasMetadata() {
   return outcome.finally(() => done.abort());
 }
 
+/** Play, if the person wants it and the browser can. */
+async function begin() {
+  const playAnyway = () => {
+    wanted.playing = true;
+    start();
+  };
+  if (await extras.mayPlay(playAnyway)) {
+    start();
+  }
+}
+
+function start() {
+  if (film.error) {
+    void recover();
+  } else if (wanted.playing) {
+    play();
+  }
+}
+
 /** A frame may be forbidden to play with sound unasked. Then the film waits for a click. */
 function play() {
   film.play().catch(() => want({ playing: false }));
@@ -440,6 +470,7 @@ const KEYS = {
   m: () => {
     film.muted = !film.muted;
   },
+  c: () => extras.toggleSubtitles(),
   f: toggleFullScreen,
 };
 
@@ -482,7 +513,7 @@ function listen() {
     }
   };
   on(["play"], () => want({ playing: true }));
-  on(["play"], () => void begin());
+  on(["play"], () => void loadFirst());
   on(["pause"], () => want({ playing: false }));
   on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
   on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
@@ -494,9 +525,10 @@ function listen() {
 }
 
 listen();
+announceSong();
 stage.addEventListener("pointermove", pointAt);
 stage.addEventListener("pointerdown", pointAt);
-menu.addEventListener("change", () => void changeQuality());
+menu?.addEventListener("change", () => void changeQuality(menu.value));
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });
 
@@ -504,13 +536,7 @@ waking.start();
 document.addEventListener("visibilitychange", () => !document.hidden && waking.start());
 keepAwake(() => (film.paused || film.ended ? null : workerOf(url)), new AbortController().signal);
 showFirst();
-if (film.error) {
-  void recover();
-} else {
-  if (wanted.position > 0) {
-    film.currentTime = wanted.position;
-  }
-  if (wanted.playing) {
-    play();
-  }
+if (wanted.position > 0 && !film.error) {
+  film.currentTime = wanted.position;
 }
+void begin();

@@ -59,10 +59,14 @@ export function formatDate(unixSeconds, now = new Date()) {
 
 /**
  * A file's name as a person would write it: no extension, no underscores or dots for spaces. Names
- * that Telegram or the worker made up (`photo_12.jpg`) give way to what the person wrote.
+ * that Telegram or the worker made up (`photo_12.jpg`) give way to what the person wrote, and a song
+ * that knows its title is called by that.
  * @param {import("./api.js").MediaFile} file
  */
 export function formatTitle(file) {
+  if (file.title) {
+    return file.title;
+  }
   const stem = file.name.replace(/\.[a-z0-9]{1,5}$/i, "");
   const spaced = (/\s/.test(stem) ? stem : stem.replace(/[._]+/g, " ")).trim();
   const isMadeUp = !spaced || /^(photo|video)_[\d_-]+$/.test(stem);
@@ -78,13 +82,40 @@ export function formatExtension(name) {
   return (/\.([a-z0-9]{1,5})$/i.exec(name)?.[1] ?? "").toUpperCase();
 }
 
+const SPLIT_NOTES = {
+  alone: "the other parts are missing",
+  twice: "some parts are there twice",
+  order: "the parts are not in order",
+  unclear: "whose parts these are is unclear",
+  too_many: "too many parts",
+};
+
 /**
- * The line under a title: resolution, size, date.
+ * Why a part of a split film is not part of a film.
+ * @param {import("./api.js").MediaFile["split"]} split
+ */
+function formatSplit(split) {
+  if (split?.problem === "missing") {
+    const { missing } = split;
+    return missing.length === 1
+      ? `part ${missing[0]} is missing`
+      : `parts ${missing.join(", ")} are missing`;
+  }
+  return split ? (SPLIT_NOTES[/** @type {keyof typeof SPLIT_NOTES} */ (split.problem)] ?? "") : "";
+}
+
+/**
+ * The line under a title: what is wrong with a part, resolution, size, date.
  * @param {import("./api.js").MediaFile} file
  * @param {{resolution?: boolean}} [options]
  */
 export function formatFacts(file, { resolution = false } = {}) {
   const measures = file.width && file.height ? `${file.width} × ${file.height}` : "";
-  const facts = [resolution ? measures : "", formatSize(file.size), formatDate(file.date)];
+  const facts = [
+    formatSplit(file.split),
+    resolution ? measures : "",
+    formatSize(file.size),
+    formatDate(file.date),
+  ];
   return facts.filter(Boolean).join(" · ");
 }

@@ -37,7 +37,7 @@ const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its lif
  * What the viewer shows: a word while it works, a sentence when it has given up.
  * @typedef {object} PlayerView
  * @property {(text: string | null) => void} showStatus
- * @property {(text: string | null) => void} showProblem
+ * @property {(text: string | null, code?: string) => void} showProblem
  * @property {(media: HTMLMediaElement) => void} adopt another element has taken the old one's place
  * @property {(bytes: number) => void} countBytes
  * @property {(qualities: import("./qualities.js").Qualities | null) => void} showQualities null when
@@ -288,7 +288,8 @@ export class Player {
       return;
     }
     if (isDamaged) {
-      this.#view.showProblem("This file is damaged here, or in a form this browser cannot play.");
+      const text = "This file is damaged here, or in a form this browser cannot play.";
+      this.#view.showProblem(text, "not_decoded");
       return;
     }
     await this.#recover("Reconnecting…", { reloadAtOnce: false });
@@ -384,7 +385,7 @@ export class Player {
           continue; // with another worker, at once
         }
         if (!problem.isPassing || attempt >= ATTEMPTS_MAX) {
-          this.#view.showProblem(problem.message);
+          this.#view.showProblem(problem.message, problem.code);
           break;
         }
         await this.#wait(attempt, problem);
@@ -455,12 +456,19 @@ export class Player {
   async #try(attempt, reloadAtOnce) {
     try {
       const source = this.#choiceOf(await this.#sign(failures.query(attempt)));
+      if (this.#closing.signal.aborted) {
+        return null; // the element may be another player's by now
+      }
       this.#url = source.url;
       if (!reloadAtOnce) {
         const patience = AbortSignal.timeout(patienceFor(source.url));
         await probe(source.url, AbortSignal.any([this.#closing.signal, patience]));
       }
-      if (await this.#load(source.url)) {
+      const isLoaded = await this.#load(source.url);
+      if (this.#closing.signal.aborted) {
+        return null;
+      }
+      if (isLoaded) {
         this.via = source.via;
         this.#renewInTime(source);
         this.#follow(source.url);

@@ -3,7 +3,7 @@
 /**
  * @typedef {"toggle" | "back10" | "forward10" | "back5" | "forward5" | "louder" | "quieter" |
  *   "fullscreen" | "mute" | "stats" | "slower" | "faster" | "next" | "previous" | "help" |
- *   "share" | "zoomIn" | "zoomOut" | "zoomReset" | "jump"} Action
+ *   "share" | "zoomIn" | "zoomOut" | "zoomReset" | "jump" | "captions"} Action
  */
 
 /** @type {Record<string, Action>} */
@@ -20,6 +20,7 @@ const FOR_MEDIA = {
   ArrowUp: "louder",
   ArrowDown: "quieter",
   m: "mute",
+  c: "captions",
   i: "stats",
   "<": "slower",
   ">": "faster",
@@ -58,6 +59,7 @@ export const HELP = [
   [["0", "…", "9"], "Jump to a tenth of the film"],
   [["<", ">"], "Slower or faster"],
   [["M"], "Sound off or on"],
+  [["C"], "Subtitles on or off"],
   [["F"], "Full screen"],
   [["+", "-"], "Zoom a picture"],
   [["N", "P"], "Next or previous file"],

@@ -1,21 +1,26 @@
 // The viewer: one file, full window. Knows how each kind is shown and what can be done with it;
 // the player keeps films going, the picture zooms, the dialogs look after themselves.
 
-import { ApiError, createShare, getFile, signUrl } from "./api.js";
+import { ApiError, createShare, getFile, listSubtitles, signExtras, signUrl } from "./api.js";
+import { listenToTaps } from "./bare.js";
+import { hasRoomForPdf, pdfFrame, tabAddress, textSheet, wayToShow } from "./documents.js";
+import { FilmExtras } from "./film-extras.js";
 import { formatDuration, formatFacts, formatTitle } from "./format.js";
 import { fillPlaceholder, showThumbnail } from "./grid.js";
 import { fileId } from "./listing.js";
+import { MusicSheet } from "./music-sheet.js";
 import { platformOf, playersOn } from "./open-in.js";
 import { copyText, element, showProgress } from "./page.js";
 import { Picture } from "./picture.js";
+import { Pictures, previewOf } from "./pictures.js";
 import { Player } from "./player.js";
 import { recallPosition, rememberPosition } from "./positions.js";
 import { QualityMenu } from "./quality-menu.js";
 import { ShareDialog } from "./share-dialog.js";
 import { actionOf, HELP } from "./shortcuts.js";
 import { Stats } from "./stats.js";
+import { Strip } from "./strip.js";
 import { describeWaking } from "./waking.js";
-import { Failures } from "./workers.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 /** @typedef {import("./api.js").Share} Share */
@@ -28,15 +33,18 @@ const SWIPE_PX = 60;
 const SWIPE_MS = 600;
 const CONTROLS_PX = 90; // of the film's own controls, where a swipe means something else
 const PLAYER_LINK_S = 24 * 3600; // a film and the evening around it
-const PICTURE_ATTEMPTS = 3; // of workers, each of them once
+const PLAYLIST = "Playlist (m3u)";
 
 /**
  * What the viewer needs of the page around it.
  * @typedef {object} Surroundings
  * @property {() => void} leave the person wants to go back
  * @property {(id: string, step: 1 | -1) => Promise<string | null>} neighbour
+ * @property {(file: MediaFile) => Promise<MediaFile[]>} albumOf
  * @property {(id: string) => void} goTo
+ * @property {(id: string) => MediaFile | undefined} fileOf what is known of a file
  * @property {import("./waking.js").Waking} waking
+ * @property {import("./music.js").Music} music
  */
 
 export class Viewer {
@@ -71,8 +79,15 @@ export class Viewer {
   #around;
   /** @type {Player | null} */
   #player = null;
+  /** @type {FilmExtras | null} */
+  #extras = null;
   /** @type {Picture | null} */
   #picture = null;
+  #pictures = new Pictures();
+  #musicSheet;
+  #strip;
+  /** Where the person is going, and so what is fetched in advance. @type {1 | -1} */
+  #direction = 1;
   /** @type {MediaFile | null} */
   #file = null;
   /** The file that is open; answers for another one come too late. */
@@ -88,6 +103,13 @@ export class Viewer {
   /** @param {Surroundings} around */
   constructor(around) {
     this.#around = around;
+    this.#musicSheet = new MusicSheet(around.music);
+    this.#strip = new Strip(
+      element("viewer-strip", HTMLElement),
+      element("viewer-strip-list", HTMLElement),
+      element("viewer-strip-place", HTMLElement),
+      (id) => around.goTo(id),
+    );
     this.#dialog.addEventListener("cancel", (event) => {
       event.preventDefault();
       around.leave();
@@ -97,6 +119,11 @@ export class Viewer {
     addEventListener("pagehide", () => this.#remember());
     this.#listenToButtons();
     this.#listenToSwipes();
+    listenToTaps(
+      this.#stage,
+      () => this.#picture !== null,
+      () => this.#frame.classList.toggle("is-bare", this.#picture !== null && !this.#isBare),
+    );
     this.#fillHelp();
     this.#fillSpeeds();
   }
@@ -107,6 +134,16 @@ export class Viewer {
 
   get openId() {
     return this.#id;
+  }
+
+  /** Whether a picture has the window for itself. */
+  get #isBare() {
+    return this.#frame.classList.contains("is-bare");
+  }
+
+  /** Whether what plays is music's, which goes on when the viewer is left, and remembers by itself. */
+  get #isSong() {
+    return this.#file?.kind === "audio";
   }
 
   /**
@@ -138,6 +175,8 @@ export class Viewer {
     }
     this.#stats.toggle(false);
     this.#clear();
+    this.#strip.hide();
+    this.#frame.classList.remove("is-bare");
     this.#dialog.close();
   }
 
@@ -145,8 +184,10 @@ export class Viewer {
     this.#remember();
     this.#closing.abort();
     this.#closing = new AbortController();
+    this.#leaveMusic();
     this.#player?.close();
     this.#player = null;
+    this.#extras = null;
     this.#qualities.show(null);
     this.#picture = null;
     this.#file = null;
@@ -171,6 +212,8 @@ export class Viewer {
     this.#download.href = `?file=${fileId(file)}`;
     document.title = `${formatTitle(file)} – Rangegram`;
     this.#frame.dataset.kind = file.kind;
+    this.#frame.classList.toggle("is-bare", this.#isBare && file.kind === "image");
+    void this.#showAlbum(file);
     if (file.kind === "video") {
       this.#showVideo(file);
     } else if (file.kind === "audio") {
@@ -210,9 +253,49 @@ export class Viewer {
 
   /** @param {MediaFile} file */
   #showAudio(file) {
-    const audio = document.createElement("audio");
-    this.#stage.append(this.#sheet(file, audio));
-    this.#play(audio, file);
+    const { music } = this.#around;
+    const playing = music.player;
+    this.#player = music.open(file, {
+      showStatus: (text) => this.#showStatus(text),
+      showProblem: (text) => this.#showProblem(text),
+      adopt: (twin) => this.#follow(twin),
+      countBytes: (bytes) => this.#stats.count(bytes),
+    });
+    this.#follow(music.media);
+    this.#musicSheet.show(this.#stage);
+    if (this.#player === playing) {
+      this.#showSpeed(music.media.playbackRate);
+    } else {
+      this.#showResumed(music.resumesAt);
+    }
+  }
+
+  /** Music plays on, whatever the viewer shows. */
+  #leaveMusic() {
+    if (this.#isSong) {
+      this.#musicSheet.hide();
+      this.#around.music.leave();
+      this.#player = null;
+    }
+  }
+
+  /**
+   * The other files of its album, under it; music has its queue instead.
+   * @param {MediaFile} file
+   */
+  async #showAlbum(file) {
+    const id = fileId(file);
+    try {
+      const files = file.kind === "audio" ? [] : await this.#around.albumOf(file);
+      if (this.#id === id) {
+        this.#strip.show(files, id);
+      }
+    } catch (error) {
+      if (!(error instanceof ApiError)) {
+        throw error;
+      }
+      this.#strip.hide(); // the file itself is there, and says what is wrong if something is
+    }
   }
 
   /**
@@ -221,15 +304,17 @@ export class Viewer {
    */
   #play(media, file) {
     const id = fileId(file);
+    this.#around.music.pause();
     media.controls = true;
     media.preload = "metadata";
     media.crossOrigin = "anonymous";
     // The browser's own download would save the film under a URL that ends within the hour.
     media.setAttribute("controlslist", "nodownload");
     media.setAttribute("aria-label", formatTitle(file));
+    this.#extras = this.#surround(file);
     this.#player = new Player(media, id, (failed) => signUrl(id, failed), {
       showStatus: (text) => this.#showStatus(text),
-      showProblem: (text) => this.#showProblem(text),
+      showProblem: (text, code) => this.#showFault(text, code),
       adopt: (twin) => {
         this.#stats.forgetCount();
         this.#follow(twin);
@@ -241,8 +326,70 @@ export class Viewer {
     this.#follow(media);
     announce(file, (step) => void this.#step(step));
     const position = recallPosition(id);
-    this.#showResumed(position);
-    void this.#player.open({ position, speed: this.#speed });
+    void this.#begin(this.#player, position);
+  }
+
+  /**
+   * Play, unless it is known that this browser cannot; then by the person's own wish.
+   * @param {Player} player
+   * @param {number} position
+   */
+  async #begin(player, position) {
+    const play = () => {
+      this.#showResumed(position);
+      void player.open({ position, speed: this.#speed });
+    };
+    if ((await this.#extras?.mayPlay(play)) && this.#player === player) {
+      play();
+    }
+  }
+
+  /** @param {MediaFile} file */
+  #surround(file) {
+    const id = fileId(file);
+    return new FilmExtras({
+      stage: this.#stage,
+      media: () => this.#player?.media ?? null,
+      film: file,
+      sign: (failed) => signExtras(id, failed),
+      listSubtitles: () => listSubtitles(id),
+      ways: () => this.#waysOut(file),
+      showStatus: (text) => this.#showStatus(text),
+      menu: {
+        section: element("menu-subtitles", HTMLElement),
+        chips: element("menu-subtitles-chips", HTMLElement),
+        note: element("menu-subtitles-note", HTMLElement),
+      },
+      signal: this.#closing.signal,
+    });
+  }
+
+  /**
+   * @param {string | null} text
+   * @param {string} [code] why, as the player says
+   */
+  #showFault(text, code) {
+    const isForm = code === "not_playable" || code === "not_decoded";
+    this.#showProblem(isForm ? null : text);
+    if (isForm && text) {
+      void this.#extras?.explain(text, () => void this.#player?.retry());
+    } else {
+      this.#extras?.clear();
+    }
+  }
+
+  /**
+   * @param {MediaFile} file
+   * @returns {import("./playable.js").Way[]}
+   */
+  #waysOut(file) {
+    return [
+      ...this.#otherPlayers(file).map(({ name, address }) => ({
+        name: name === PLAYLIST ? name : `Open in ${name}`,
+        act: () => void this.#openElsewhere(address),
+      })),
+      { name: "Download", act: (event) => void this.#startDownload(event) },
+    ];
   }
 
   /**
@@ -268,7 +415,7 @@ export class Viewer {
 
   #remember() {
     const media = this.#player?.media;
-    if (media && this.#id && media.readyState > 0) {
+    if (media && !this.#isSong && this.#id && media.readyState > 0) {
       this.#rememberedAt = media.currentTime;
       rememberPosition(this.#id, { at: media.currentTime, duration: media.duration });
     }
@@ -298,14 +445,18 @@ export class Viewer {
   /** @param {MediaFile} file */
   async #showImage(file) {
     const id = fileId(file);
-    const image = document.createElement("img");
-    image.alt = file.caption || formatTitle(file);
+    const preview = previewOf(file);
+    if (preview) {
+      this.#stage.append(preview);
+    }
     const late = setTimeout(() => this.#id === id && this.#showStatus("Loading…"), 300);
     try {
-      await loadPicture(image, id);
+      const image = await this.#pictures.take(id);
+      image.alt = file.caption || formatTitle(file);
       if (this.#id === id) {
         this.#stage.replaceChildren(image);
         this.#picture = new Picture(this.#stage, image, this.#closing.signal);
+        void this.#prepareNext(id);
       }
     } catch (error) {
       if (this.#id === id) {
@@ -319,18 +470,87 @@ export class Viewer {
     }
   }
 
+  /**
+   * Fetch the one picture that is likely to be looked at next.
+   * @param {string} id of the one that is shown
+   */
+  async #prepareNext(id) {
+    const next = await this.#around.neighbour(id, this.#direction);
+    const file = next && this.#around.fileOf(next);
+    if (next && file && this.#id === id) {
+      this.#pictures.prepare(next, file);
+    }
+  }
+
   /** @param {MediaFile} file */
   #showDocument(file) {
-    const button = document.createElement("a");
-    button.className = "button button-primary";
-    button.href = this.#download.href;
-    button.textContent = "Download";
-    button.addEventListener("click", (event) => void this.#startDownload(event));
-    this.#stage.append(this.#sheet(file, button));
+    const way = wayToShow(file);
+    if (way === "text" || (way === "pdf" && hasRoomForPdf())) {
+      void this.#showPaper(file, way);
+    } else {
+      this.#stage.append(this.#fileSheet(file));
+    }
   }
 
   /**
-   * Cover, name and one control, for what has no moving picture.
+   * A document that can be read here; one that cannot after all is offered as a file.
+   * @param {MediaFile} file
+   * @param {"pdf" | "text"} way
+   */
+  async #showPaper(file, way) {
+    const { signal } = this.#closing;
+    const late = setTimeout(() => this.#showStatus("Loading…"), 300);
+    signal.addEventListener("abort", () => clearTimeout(late));
+    try {
+      const paper = await (way === "pdf" ? pdfFrame(file, signal) : textSheet(file, signal));
+      if (!signal.aborted) {
+        this.#stage.append(paper ?? this.#fileSheet(file));
+      }
+    } catch (error) {
+      if (!signal.aborted) {
+        this.#showProblem(messageOf(error, "The document cannot be loaded."));
+      }
+    } finally {
+      clearTimeout(late);
+      if (!signal.aborted) {
+        this.#showStatus(null);
+      }
+    }
+  }
+
+  /**
+   * A file to take away, or to open where the browser has a viewer for it.
+   * @param {MediaFile} file
+   */
+  #fileSheet(file) {
+    const ways = document.createElement("p");
+    ways.className = "viewer-ways";
+    const download = document.createElement("a");
+    download.className = "button button-primary";
+    download.href = this.#download.href;
+    download.textContent = "Download";
+    download.addEventListener("click", (event) => void this.#startDownload(event));
+    ways.append(download);
+    if (wayToShow(file) === "pdf") {
+      download.className = "button";
+      ways.prepend(this.#tabLink(file));
+    }
+    return this.#sheet(file, ways);
+  }
+
+  /** @param {MediaFile} file */
+  #tabLink(file) {
+    const link = document.createElement("a");
+    link.className = "button button-primary";
+    link.href = tabAddress(file);
+    link.target = "_blank";
+    link.rel = "noopener";
+    link.textContent = "Open";
+    return link;
+  }
+
+  /**
+   * Cover, name and what can be done, for what has no moving picture.
    * @param {MediaFile} file
    * @param {HTMLElement} control
    */
@@ -412,6 +632,9 @@ export class Viewer {
       }
     });
     this.#download.addEventListener("click", (event) => void this.#startDownload(event));
+    element("menu-tab", HTMLAnchorElement).addEventListener("click", () => {
+      this.#menu.hidePopover();
+    });
     element("menu-copy", HTMLButtonElement).addEventListener("click", (event) => {
       const button = /** @type {HTMLButtonElement} */ (event.currentTarget);
       const here = `${location.origin}/?file=${this.#id}`;
@@ -458,16 +681,31 @@ export class Viewer {
     const isFilm = file.kind === "video" || file.kind === "audio";
     element("menu-media", HTMLElement).hidden = !isFilm;
     element("menu-stats", HTMLElement).hidden = !isFilm;
+    const tab = element("menu-tab", HTMLAnchorElement);
+    tab.hidden = wayToShow(file) !== "pdf";
+    tab.href = tabAddress(file);
     element("menu-pip", HTMLElement).hidden =
       file.kind !== "video" || !document.pictureInPictureEnabled;
-    const players = isFilm
-      ? playersOn(platformOf(navigator.userAgent, navigator.maxTouchPoints))
-      : [];
-    const entries = players.map(({ name, link }) =>
-      this.#playerEntry(name, ({ url }) => link(url, formatTitle(file))),
+    const players = this.#otherPlayers(file).filter(({ name }) => isFilm || name === PLAYLIST);
+    element("menu-players", HTMLElement).replaceChildren(
+      ...players.map(({ name, address }) => this.#playerEntry(name, address)),
     );
-    const playlist = this.#playerEntry("Playlist (m3u)", ({ m3u_url }) => m3u_url);
-    element("menu-players", HTMLElement).replaceChildren(...entries, playlist);
+  }
+
+  /**
+   * Where a film can be opened from here, the playlist last.
+   * @param {MediaFile} file
+   * @returns {{name: string, address: (share: Share) => string}[]}
+   */
+  #otherPlayers(file) {
+    const players = playersOn(platformOf(navigator.userAgent, navigator.maxTouchPoints));
+    return [
+      ...players.map(({ name, link }) => ({
+        name,
+        address: (/** @type {Share} */ { url }) => link(url, formatTitle(file)),
+      })),
+      { name: PLAYLIST, address: ({ m3u_url }) => m3u_url },
+    ];
   }
 
   /**
@@ -480,17 +718,22 @@ export class Viewer {
     button.type = "button";
     button.className = "menu-item";
     button.textContent = name;
-    button.addEventListener("click", async () => {
+    button.addEventListener("click", () => {
       this.#menu.hidePopover();
-      try {
-        const share = await this.#linkForPlayers();
-        this.#player?.media.pause();
-        location.assign(addressOf(share));
-      } catch (error) {
-        this.#showProblem(messageOf(error));
-      }
+      void this.#openElsewhere(addressOf);
     });
     return button;
+  }
+
+  /** @param {(share: Share) => string} addressOf */
+  async #openElsewhere(addressOf) {
+    try {
+      const share = await this.#linkForPlayers();
+      this.#player?.media.pause();
+      location.assign(addressOf(share));
+    } catch (error) {
+      this.#showProblem(messageOf(error));
+    }
   }
 
   #linkForPlayers() {
@@ -514,6 +757,11 @@ export class Viewer {
   /** @param {1 | -1} step */
   async #step(step) {
     const from = this.#id;
+    if (this.#isSong) {
+      await this.#around.music.step(step);
+      return;
+    }
+    this.#direction = step;
     const goal = await this.#around.neighbour(from, step);
     if (goal && this.#id === from) {
       this.#around.goTo(goal);
@@ -648,6 +896,7 @@ export class Viewer {
           media.muted = !media.muted;
         }
       },
+      captions: () => this.#extras?.toggleSubtitles(),
       jump: () => {
         if (media?.duration) {
           media.currentTime = (media.duration * Number(key)) / 10;
@@ -685,27 +934,6 @@ export class Viewer {
         void this.#step(dx < 0 ? 1 : -1);
       }
     });
-  }
-}
-
-/**
- * From the first worker that gives it.
- * @param {HTMLImageElement} image
- * @param {string} id
- */
-async function loadPicture(image, id) {
-  const failures = new Failures();
-  for (let attempt = 0; ; attempt += 1) {
-    const { url } = await signUrl(id, failures.query(attempt));
-    image.src = url;
-    try {
-      await image.decode();
-      return;
-    } catch (error) {
-      if (!failures.note(url) || attempt + 1 >= PICTURE_ATTEMPTS) {
-        throw error;
-      }
-    }
   }
 }
 

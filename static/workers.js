@@ -6,10 +6,10 @@ const REMEMBERED_MAX = 16; // as many as the gallery listens to
 
 /**
  * The worker's address: all of a URL before its path there. Null for a URL at no worker.
- * @param {string} url of a film or of its small picture
+ * @param {string} url of a film or of what is told of it
  */
 export function workerOf(url) {
-  const end = url.search(/\/(stream|thumbnail|hls)\/-?\d+\//);
+  const end = url.search(/\/(stream|thumbnail|hls|storyboard|tracks)\/-?\d+\//);
   return end > 0 ? url.slice(0, end) : null;
 }
 

@@ -25,10 +25,12 @@ NOBODY = 65534
 
 PACKAGES: Mapping[str, str] = {
     "aria2c": "aria2",
+    "cadaver": "cadaver",
     "curl": "curl",
     "cvlc": "vlc-bin vlc-plugin-base",
     "ffmpeg": "ffmpeg",
     "mpv": "mpv",
+    "rclone": "rclone",
     "wget": "wget",
 }
 """Debian's packages of the programs."""

@@ -129,10 +129,14 @@ async def test_the_address_shows_films_that_the_worker_serves(work_dir: Path) ->
             files = {file["name"]: file for file in await all_files(http, running)}
             loops = [file for name, file in files.items() if name.startswith("Two hours")]
             assert [round(file["duration"]) for file in loops] == [7200]
-            assert sum(name.endswith((".mp4", ".webm")) for name in files) == 4
+            assert sum(name.endswith((".mp4", ".webm")) for name in files) == 5
+            assert len(files["Tides (in three parts).mp4"]["parts"]) == 3
             (front,) = [
                 file for name, file in files.items() if name.endswith("index in front).mp4")
             ]
+            path = f"api/files/{front['chat_id']}/{front['message_id']}/subtitles"
+            async with http.get(running.address + path) as tracks:
+                assert [track["label"] for track in await tracks.json()] == ["English", "German"]
             on_disk = (work_dir / "films" / front["name"]).read_bytes()
             # Small ones come through the backend, and from the worker all the same.
             for query, via in (("", "bot_api"), ("?attempt=1", "worker")):

@@ -418,11 +418,11 @@ async def test_each_platform_gets_links_that_its_players_understand(call: Call) 
 
 
 async def test_keys_mean_one_thing_with_a_film_and_another_with_a_picture(call: Call) -> None:
-    keys = "[' ', 'K', 'ArrowLeft', '5', 'n', '?', '+', 'x', 'Tab']"
+    keys = "[' ', 'K', 'ArrowLeft', '5', 'n', 'c', '?', '+', 'x', 'Tab']"
     film = await call("shortcuts.js", f"{keys}.map((key) => m.actionOf(key, true) ?? null)")
-    assert film == ["toggle", "toggle", "back5", "jump", "next", "help", None, None, None]
+    assert film == ["toggle", "toggle", "back5", "jump", "next", "captions", "help"] + 3 * [None]
     picture = await call("shortcuts.js", f"{keys}.map((key) => m.actionOf(key, false) ?? null)")
-    assert picture == [None, None, "previous", None, "next", "help", "zoomIn", None, None]
+    assert picture == [None, None, "previous", None, "next", None, "help", "zoomIn", None, None]
 
 
 async def test_what_is_buffered_ahead_is_counted_from_the_position(call: Call) -> None:
@@ -435,6 +435,253 @@ async def test_what_is_buffered_ahead_is_counted_from_the_position(call: Call) -
         })()""",
     )
     assert ahead == pytest.approx([4, 0, 0, 10.1, 0])
+
+
+# What browsers say of themselves: the first knows MKV, the second does not, the third knows all.
+BROWSERS_SAY = """({
+  chromium: {canOpen: (type) => /mp4|webm|matroska/.test(type), canDecode: async () => false},
+  safari: {canOpen: (type) => /mp4|webm/.test(type), canDecode: async () => false},
+  able: {canOpen: () => true, canDecode: async () => true},
+})"""
+HEADS = """({
+  ac3: head('video/x-matroska', 'avc1.64001f', 'ac-3'),
+  both: head('video/x-matroska', 'avc1.64001f', 'A_DTS', 'mp4a.40.2'),
+  hevc: head('video/mp4', 'hvc1.1.6.L93.B0', 'mp4a.40.2'),
+  mute: head('video/mp4', 'hvc1.1.6.L93.B0'),
+  nothing: head('video/x-matroska', 'V_MPEG4/ISO/ASP', 'ec-3'),
+  fine: head('video/x-matroska', 'avc1.64001f', 'mp4a.40.2'),
+  webm: head('video/x-matroska', 'vp9', 'opus'),
+  strange: head('video/mp4', 'V_STRANGE', 'A_STRANGE'),
+  avi: {type: 'video/x-msvideo', tracks: []},
+  wmv: {type: 'application/octet-stream', tracks: []},
+  mislabelled: head('video/mp4', 'avc1.64001f', 'mp4a.40.2'),
+})"""
+SAY = """(async () => {
+  const head = (type, picture, ...sounds) => ({type, tracks: [
+    {kind: 'video', codec: picture}, ...sounds.map((codec) => ({kind: 'audio', codec}))]});
+  const heads = %(heads)s;
+  const browsers = %(browsers)s;
+  const names = {wmv: 'film.wmv', mislabelled: 'film.avi'};
+  const say = (browser, name) => m.findObstacle(
+    heads[name], {name: names[name] ?? 'film', mime_type: ''}, browsers[browser]);
+  return Object.fromEntries(await Promise.all(
+    Object.keys(heads).map(async (name) => [name, await say('%(browser)s', name)])));
+})()"""
+
+
+async def test_what_a_browser_lacks_is_named_and_nothing_that_may_play_is_refused(
+    call: Call,
+) -> None:
+    facts = {"heads": HEADS, "browsers": BROWSERS_SAY}
+    said = await call("codecs.js", SAY % {**facts, "browser": "chromium"})
+    lacks = "Your browser has no decoder for "
+    assert said == {
+        "ac3": lacks + "AC-3 sound. The picture would play without sound.",
+        "both": None,  # it plays the sound that it knows
+        "hevc": lacks + "HEVC (H.265) pictures. Only the sound would play.",
+        "mute": lacks + "HEVC (H.265) pictures.",
+        "nothing": lacks + "MPEG-4 (DivX, Xvid) pictures or E-AC-3 sound.",
+        "fine": None,
+        "webm": None,
+        "strange": None,
+        "avi": "Your browser cannot open AVI files.",
+        "wmv": "Your browser cannot open WMV files.",
+        "mislabelled": None,  # the head counts, not the name
+    }
+    said = await call("codecs.js", SAY % {**facts, "browser": "safari"})
+    assert said["fine"] == said["ac3"] == "Your browser cannot open MKV files."
+    assert said["webm"] is None
+    said = await call("codecs.js", SAY % {**facts, "browser": "able"})
+    assert set(said.values()) == {None}
+
+
+async def test_only_doubtful_files_are_looked_into(call: Call) -> None:
+    doubtful = await call(
+        "codecs.js",
+        """[['a.mp4', 'video/mp4'], ['a', 'video/webm'], ['a.mp4', 'application/octet-stream'],
+            ['a.MKV', 'application/octet-stream'], ['a', 'video/x-matroska'],
+            ['a.avi', 'video/mp4'], ['a', 'video/x-ms-wmv'], ['a.mov', 'video/quicktime'],
+            ['a.mp3', 'audio/mpeg'], ['', '']]
+           .map(([name, mime_type]) => m.isDoubtful({name, mime_type},
+             (type) => /mp4|webm|mpeg|matroska/.test(type)))""",
+    )
+    assert doubtful == [False, False, False, True, True, True, True, True, False, False]
+
+
+async def test_the_frame_of_a_moment_is_the_last_one_before_it(call: Call) -> None:
+    frames = await call(
+        "storyboard.js",
+        """[0, 1.9, 2, 5, 6, 99].map((at) => m.frameAt([[0.5, 0, 0], [2, 160, 0], [6, 0, 90]], at))
+           .concat([m.frameAt([[3, 7, 8]], 0)])""",
+    )
+    first, second, third = [0.5, 0, 0], [2, 160, 0], [6, 0, 90]
+    assert frames == [first, first, second, second, third, third, [3, 7, 8]]
+    sizes = await call(
+        "storyboard.js",
+        """[[320, 180], [100, 230], [80, 40]].map(([width, height]) =>
+           m.sizeIn({width, height}, {width: 216, height: 160}))""",
+    )
+    assert [(each["width"], each["height"]) for each in sizes] == [(216, 122), (70, 160), (80, 40)]
+
+
+async def test_subtitles_are_chosen_as_they_were_for_the_film_before(call: Call) -> None:
+    listed = """const listed = [['de', 'German'], ['en', 'English'], ['en', 'Forced', true],
+      ['pt-BR', 'Portuguese (Brazil)'], ['und', 'Commentary']]
+      .map(([language, label, forced = false]) => ({language, label, forced}));"""
+    places = await call(
+        "subtitles.js",
+        f"""{{ {listed}
+          const choice = (language, label = '', forced = false) => ({{language, label, forced}});
+          return [null, 'off', choice('en', 'English'), choice('en', 'English SDH'),
+            choice('en', 'x', true), choice('pt-PT'), choice('und', 'Commentary'),
+            choice('und', 'Other'), choice('fr')].map((each) => m.placeOf(listed, each)); }}""",
+    )
+    assert places == [-1, -1, 1, 1, 2, 3, 4, -1, -1]
+    first = await call(
+        "subtitles.js",
+        f"""{{ {listed}
+          return [['fr', 'pt'], ['en-GB'], ['fr']].map((each) => m.firstPlace(listed, each))
+            .concat(m.firstPlace([], ['en'])); }}""",
+    )
+    assert first == [3, 1, 0, -1]
+    told = await call(
+        "subtitles.js",
+        """[[{kind: 'text', language: 'ger', name: ''}, {kind: 'text', language: '', name: 'Signs'},
+             {kind: 'audio', language: 'en', name: ''}], []].map(m.describeEmbedded)""",
+    )
+    assert told == ["Inside the file, shown by players such as VLC: German, Signs.", ""]
+
+
+async def test_what_is_wrong_with_a_part_is_in_the_facts(call: Call) -> None:
+    facts = await call(
+        "format.js",
+        """[null, ['missing', [2]], ['missing', [1, 4]], ['alone', []], ['too_many', []], ['x', []]]
+           .map((split) => m.formatFacts({size: 1000, date: 0,
+             split: split && {problem: split[0], missing: split[1]}}).split(' · 1 KB')[0])""",
+    )
+    assert facts[0].startswith("1 KB")
+    assert facts[1:5] == [
+        *("part 2 is missing", "parts 1, 4 are missing"),
+        *("the other parts are missing", "too many parts"),
+    ]
+    assert facts[5].startswith("1 KB")
+
+
+# -- Albums, queue, documents -------------------------------------------------------------------
+
+SONGS = """const song = (message_id, album = null) => ({ chat_id: -1, message_id, album });
+const ids = (files) => files.map((file) => file.message_id);
+"""
+
+
+async def test_an_album_is_what_stands_together_in_its_own_order(call: Call) -> None:
+    groups = await call(
+        "albums.js",
+        f"""(() => {{ {SONGS}
+          const other = {{ ...song(3, 'a'), chat_id: -2 }};
+          const list = [song(9), song(8, 'b'), song(7, 'b'), song(6, 'a'), other, song(2, 'b')];
+          return m.groupsOf(list).map(ids);
+        }})()""",
+    )
+    assert groups == [[9], [7, 8], [6], [3], [2]]
+    nouns = await call(
+        "albums.js",
+        "[['image', 'image'], ['image', 'video']].map((kinds) =>"
+        " m.nounOf(kinds.map((kind) => ({ kind }))))",
+    )
+    assert nouns == ["picture", "file"]
+
+
+QUEUE = (
+    SONGS
+    + """
+const pages = [[song(9), song(8)], [song(7, 'a'), song(6, 'a')], [song(5)]];
+const asked = [];
+const fetchPage = async (cursor) => {
+  const index = Number(cursor ?? 0);
+  asked.push(index);
+  const next = index + 1 < pages.length ? String(index + 1) : null;
+  return { files: pages[index], next };
+};
+const walk = async (queue, id, step, isRound = false) => {
+  const seen = [];
+  let at = `-1/${id}`;
+  while (seen.length < 8) {
+    const next = await queue.neighbour(at, step, isRound);
+    if (!next) break;
+    at = `-1/${next.message_id}`;
+    seen.push(next.message_id);
+  }
+  return seen;
+};
+"""
+)
+
+
+async def test_the_queue_follows_the_list_and_plays_an_album_in_its_own_order(call: Call) -> None:
+    played = await call(
+        "queue.js",
+        f"""(async () => {{ {QUEUE}
+          const queue = new m.Queue(song(9), fetchPage);
+          await queue.begin();
+          const foreign = new m.Queue(song(1), fetchPage);
+          return {{
+            onwards: await walk(queue, 9, 1), back: await walk(queue, 6, -1), asked: asked.slice(),
+            round: await walk(queue, 7, 1, true),
+            backwards: await queue.neighbour('-1/9', -1, true),
+            following: ids(queue.after('-1/6', 2)), unlisted: await walk(foreign, 1, 1),
+          }};
+        }})()""",
+    )
+    assert played["onwards"] == [8, 6, 7, 5]
+    assert played["back"] == [8, 9]
+    assert played["asked"] == [0, 1, 2]  # each page once
+    assert played["round"] == [5, 9, 8, 6, 7, 5, 9, 8]
+    assert played["backwards"]["message_id"] == 5
+    assert played["following"] == [7, 5]
+    assert played["unlisted"] == [9, 8, 6, 7, 5]
+
+
+async def test_a_shuffled_queue_plays_each_song_once_and_can_be_put_in_order(call: Call) -> None:
+    orders = await call(
+        "queue.js",
+        f"""(async () => {{ {QUEUE}
+          const queue = new m.Queue(song(8), fetchPage, () => 0);
+          await queue.begin();
+          await queue.shuffle(true, '-1/6');
+          const mixed = await walk(queue, 6, 1);
+          await queue.shuffle(false, '-1/6');
+          return [mixed, await walk(queue, 6, 1)];
+        }})()""",
+    )
+    assert sorted(orders[0]) == [5, 7, 8, 9]
+    assert orders[0] != [7, 5]
+    assert orders[1] == [7, 5]
+
+
+async def test_documents_are_shown_as_what_they_are(call: Call) -> None:
+    ways = await call(
+        "documents.js",
+        """[['application/pdf', 'a.pdf'], ['text/html', 'a.html'], ['application/json', 'a'],
+            ['application/octet-stream', 'Film.en.srt'], ['application/atom+xml', 'a'],
+            ['application/zip', 'a.zip'], ['application/octet-stream', 'a.pdf']]
+           .map(([mime_type, name]) => m.wayToShow({ mime_type, name }))""",
+    )
+    assert ways == ["pdf", "text", "text", "text", "text", None, None]
+    texts = await call(
+        "documents.js",
+        """[[0xd0, 0x96, 0xc3, 0xa9], [0xef, 0xbb, 0xbf, 0x61], [0x61, 0xd0], [0xe9, 0x21],
+            [0xff, 0xfe, 0x16, 0x04], [0xfe, 0xff, 0x04, 0x16], [0x50, 0x4b, 0x00, 0x01]]
+           .map((bytes) => m.decodeText(new Uint8Array(bytes)))""",
+    )
+    assert texts == ["Жé", "a", "a", "é!", "Ж", "Ж", None]
+    assert await call(
+        "documents.js",
+        "['A/b.pdf', '..'].map((name) => m.tabAddress({ chat_id: -1, message_id: 2, name }))",
+    ) == ["/files/-1/2/A_b.pdf", "/files/-1/2"]
+
+
+# -- Qualities --------------------------------------------------------------------------------
 
 
 async def test_the_quality_that_was_chosen_is_found_among_those_there_are(call: Call) -> None:

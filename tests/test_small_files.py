@@ -107,6 +107,7 @@ async def test_small_files_come_through_the_backend_and_large_ones_from_the_work
     body = await signed(films, small)
     assert before + 3599 <= body.pop("expires_at") <= time.time() + 3601
     url = body.pop("url")
+    assert f"/tracks/{stage.channel.chat_id}/{small.id}?token=" in body.pop("tracks")
     assert url.startswith(
         f"/files/{stage.channel.chat_id}/{small.id}/Ein%20Film%3A%20%C3%A9%3F.mp4?v="
     )
@@ -116,6 +117,7 @@ async def test_small_files_come_through_the_backend_and_large_ones_from_the_work
         "mime_type": "video/mp4",
         "size": DOWNLOAD_BYTES_MAX,
         "hls": None,
+        "storyboard": None,
     }
     assert (await signed(films, large))["via"] == "worker"
 
@@ -328,6 +330,8 @@ async def test_another_file_in_the_post_is_another_url_and_the_old_one_is_checke
         ("image/svg+xml", "a.svg", False),
         ("text/javascript", "a.js", False),
         ("application/xhtml+xml", "a.xhtml", False),
+        ("image/any+xml", "a.jpg", False),
+        ("video/any+xml", "a.mp4", False),
         ("text/html; x=video/mp4", "a", False),
         ("video/mp4\r\nX: y", "a", False),
     ],
