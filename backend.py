@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> web.Application:
     app[PAGES] = Pages(FOLDER)
     is_direct = settings.small_files == "direct"
     media_hosts = [*settings.worker_urls, *([settings.bot_api_url] if is_direct else [])]
-    app[CONTENT_POLICY] = content_policy(media_hosts)
+    app[CONTENT_POLICY] = content_policy(media_hosts, framed_urls=settings.worker_urls)
     app[EMBED_POLICY] = content_policy(settings.worker_urls, settings.frame_ancestors)
     app[STARTED] = time.monotonic()
     app.cleanup_ctx.extend([catalogue_lifespan, kept_lifespan, bot_api_lifespan])

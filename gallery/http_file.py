@@ -11,8 +11,9 @@ from gallery.files import MediaFile
 
 _RANGE: Final = re.compile(r"\s*bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)\s*", re.ASCII | re.IGNORECASE)
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
-# What a browser shows without running any of it. All else is handed out as a download.
-_SHOWN_TYPES: Final = re.compile(r"(video|audio)/.*|image/(?!svg).*|application/pdf|text/plain")
+# What a browser shows without running any of it. All else is handed out as a download: text/xsl and
+# whatever ends in +xml may be pages too.
+_SHOWN_TYPES: Final = re.compile(r"(?:video|audio|image)/(?!svg)[^+]+|application/pdf|text/plain")
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 

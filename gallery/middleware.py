@@ -158,10 +158,17 @@ async def add_security_headers(request: web.Request, response: web.StreamRespons
         response.headers["Strict-Transport-Security"] = f"max-age={YEAR_S}"
 
 
-def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") -> str:
-    """The Content-Security-Policy that lets the pages do what they do and nothing more."""
-    parts = [urlsplit(url) for url in worker_urls]
-    workers = " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))
+def content_policy(
+    worker_urls: Iterable[str],
+    frame_ancestors: str = "'none'",
+    *,
+    framed_urls: Iterable[str] = (),
+) -> str:
+    """The Content-Security-Policy that lets the pages do what they do and nothing more.
+
+    `framed_urls` are the workers whose PDFs the page shows within itself.
+    """
+    workers, framed = _origins(worker_urls), _origins(framed_urls) or "'none'"
     return "; ".join(
         [
             "default-src 'none'",
@@ -171,8 +178,14 @@ def content_policy(worker_urls: Iterable[str], frame_ancestors: str = "'none'") 
             f"img-src 'self' {workers}",
             f"media-src 'self' {workers}",
             f"connect-src 'self' {workers}",
+            f"frame-src {framed}",
             "form-action 'self'",
             "base-uri 'none'",
             f"frame-ancestors {frame_ancestors}",
         ]
     )
+
+
+def _origins(urls: Iterable[str]) -> str:
+    parts = [urlsplit(url) for url in urls]
+    return " ".join(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))

@@ -10,11 +10,14 @@ SONG_SIZE: Final = (640, 120)  # a title and a row of controls
 FRAME_MAX_PX: Final = 1280
 POSTER_MAX_PX: Final = 320  # Telegram's thumbnails of size "m"
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+_READ_TYPES: Final = ("application/pdf", "text/plain")
 _VAGUE_TYPE: Final = "application/octet-stream"
 
 
 def title_of(file: MediaFile) -> str:
     """A file's name as a person would write it, in one line, as format.js does it."""
+    if file.title:
+        return "".join(c for c in file.title if c.isprintable()).strip() or "Film"
     stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", file.name)
     spaced = stem if re.search(r"\s", stem) else re.sub(r"[._]+", " ", stem)
     written = file.caption.strip().partition("\n")[0][:120]
@@ -24,9 +27,10 @@ def title_of(file: MediaFile) -> str:
 
 
 def facts_of(file: MediaFile) -> str:
-    """Length, measures and size as far as they are known: `1:02:03 · … · 1.4 GB`."""
+    """Who performs it, length, measures and size as far as known: `1:02:03 · … · 1.4 GB`."""
     measures = f"{file.width} \u00d7 {file.height}" if file.width and file.height else ""
-    facts = (_length(file.duration), measures, _size(file.size) if file.size else "")
+    size = _size(file.size) if file.size else ""
+    facts = (file.performer, _length(file.duration), measures, size)
     return " · ".join(fact for fact in facts if fact)
 
 
@@ -39,6 +43,11 @@ def media_type_of(file: MediaFile) -> str:
     """The media type, by the name where the uploader's program said nothing of use."""
     guessed = guess_type(file.name) if file.mime_type == _VAGUE_TYPE else file.mime_type
     return guessed.strip().lower()
+
+
+def opens_in_browser(file: MediaFile) -> bool:
+    """Whether a browser has a viewer of its own for a document, which runs nothing of it."""
+    return media_type_of(file) in _READ_TYPES
 
 
 def shown_size(

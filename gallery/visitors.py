@@ -30,7 +30,14 @@ from gallery.errors import ApiError
 from gallery.files import EDGE_MAX_PX, MediaFile, stream_url, thumbnail_url
 from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
-from gallery.presentation import description_of, facts_of, media_type_of, shown_size, title_of
+from gallery.presentation import (
+    description_of,
+    facts_of,
+    media_type_of,
+    opens_in_browser,
+    shown_size,
+    title_of,
+)
 from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
@@ -41,7 +48,7 @@ from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 NAME_PATIENCE_S: Final = 1.0  # a link must work while the worker that knows the name still wakes up
-STAGES: Final = {"image": "embed-picture.html", "document": "embed-file.html"}
+STAGES: Final = {"video": "film", "audio": "song", "image": "picture", "document": "file"}
 # Pages elsewhere may use a link as if it were a file of their own; nothing here reads a cookie.
 VISITOR_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -131,6 +138,8 @@ async def _player_page(
     width, height = shown_size(file)
     signed = await _sign(request, share, file, is_ours=True)
     has_player = file.kind in ("video", "audio")
+    poster = f"/v/{links.share}/poster" if file.has_thumbnail else ""
+    opens = opens_in_browser(file)
     values = {
         "place": place,
         "kind": file.kind,
@@ -147,13 +156,17 @@ async def _player_page(
         "playlist_hidden": "" if has_player else "hidden",
         "watch_url": links.watch_url,
         "oembed_url": oembed_link(links),
-        "poster": f"/v/{links.share}/poster" if file.has_thumbnail else "",
+        "poster": poster,
+        "cover": poster or f"/static/{request.app[PAGES].version}/song.svg",
+        "performer": file.performer,
+        "open_hidden": "" if opens else "hidden",
+        "download_style": "button-quiet" if opens else "",
         "mime_type": media_type_of(file),
         "width": str(width),
         "height": str(height),
     }
     return request.app[PAGES].response(
-        STAGES.get(file.kind, "embed-film.html"),
+        f"embed-{STAGES[file.kind]}.html",
         title_of(file),
         values,
         frame="embed.html",

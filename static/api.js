@@ -17,8 +17,12 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {number | null} height
  * @property {string} caption
  * @property {string | null} thumbnail a URL at the worker
+ * @property {string | null} title of a piece of music
+ * @property {string | null} performer
+ * @property {string | null} album equal for all files of an album
  * @property {boolean} has_storyboard
  * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
+ * @property {number[]} [album_files] the posts of its album, where one file was asked for
  */
 
 /** @typedef {{state: "reading" | "ready", files: number, messages_read: number}} IndexState */

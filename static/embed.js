@@ -5,6 +5,7 @@ import { canChangeOver, changeOver } from "./change-over.js";
 import { keepAwake } from "./keep-awake.js";
 import { watchLine } from "./line-watch.js";
 import { surroundShared } from "./share-extras.js";
+import { announceSong } from "./song-session.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
 import { Waking } from "./waking.js";
 import { Failures, workerOf } from "./workers.js";
@@ -413,6 +414,7 @@ function listen() {
 }
 
 listen();
+announceSong();
 stage.addEventListener("pointermove", pointAt);
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });

@@ -59,10 +59,14 @@ export function formatDate(unixSeconds, now = new Date()) {
 
 /**
  * A file's name as a person would write it: no extension, no underscores or dots for spaces. Names
- * that Telegram or the worker made up (`photo_12.jpg`) give way to what the person wrote.
+ * that Telegram or the worker made up (`photo_12.jpg`) give way to what the person wrote, and a song
+ * that knows its title is called by that.
  * @param {import("./api.js").MediaFile} file
  */
 export function formatTitle(file) {
+  if (file.title) {
+    return file.title;
+  }
   const stem = file.name.replace(/\.[a-z0-9]{1,5}$/i, "");
   const spaced = (/\s/.test(stem) ? stem : stem.replace(/[._]+/g, " ")).trim();
   const isMadeUp = !spaced || /^(photo|video)_[\d_-]+$/.test(stem);

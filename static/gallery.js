@@ -1,10 +1,14 @@
 // The gallery page: search and choices decide the list, the address bar decides what is open.
 
+import { besides } from "./albums.js";
 import { ApiError, listChannels, listFiles } from "./api.js";
+import { DeepAlbums } from "./deep-album.js";
 import { formatCount } from "./format.js";
 import { Grid } from "./grid.js";
 import { startGuard, tellAwake } from "./guard.js";
 import { fileId, isSameOrder, mergeFirstPage, withoutKnown } from "./listing.js";
+import { Music } from "./music.js";
+import { MusicBar } from "./music-bar.js";
 import { element, showProgress, workersOfPage } from "./page.js";
 import { Presence } from "./presence.js";
 import { isWorthWaitingFor, StatePanel } from "./state-panel.js";
@@ -41,7 +45,11 @@ const presence = new Presence(comeBack);
 const waking = new Waking(workersOfPage(), onWaking, () => presence.isThere);
 const statePanel = new StatePanel(onState, () => presence.isThere);
 const grid = new Grid(list);
-const viewer = new Viewer({ leave: leaveViewer, neighbour, goTo, waking });
+const deepAlbums = new DeepAlbums();
+const songElement = element("music-audio", HTMLAudioElement);
+const music = new Music(songElement, { filter: currentFilter, goTo, waking });
+new MusicBar(music, enterViewer);
+const viewer = new Viewer({ leave: leaveViewer, neighbour, albumOf, fileOf, goTo, waking, music });
 /** @type {string | null} */
 let nextCursor = null;
 let shownFilter = "";
@@ -108,31 +116,71 @@ function leaveViewer() {
 function followAddress() {
   const { file } = readAddress();
   if (file && file !== viewer.openId) {
-    void viewer.open(file, grid.fileOf(file));
+    void viewer.open(file, fileOf(file));
   } else if (!file && viewer.isOpen) {
     const closed = viewer.openId;
     viewer.close();
     grid.refresh(closed);
-    grid.focus(closed);
+    grid.focus(listedOf(closed, 1) ?? closed);
   }
 }
 
+/** @param {string} id */
+function fileOf(id) {
+  const inAlbum = deepAlbums.holding(id).find((file) => fileId(file) === id);
+  return grid.fileOf(id) ?? music.fileOf(id) ?? inAlbum;
+}
+
 /**
- * The file before or after this one in the list that is shown.
+ * The file before or after this one: in an album, then in the list that is shown.
  * @param {string} id
  * @param {1 | -1} step
  * @returns {Promise<string | null>}
  */
 async function neighbour(id, step) {
-  const index = grid.files.findIndex((file) => fileId(file) === id);
-  if (index < 0) {
+  const inAlbum = besides(deepAlbums.holding(id), id, step);
+  if (inAlbum) {
+    return fileId(inAlbum);
+  }
+  const listed = listedOf(id, step);
+  if (!listed) {
     return null; // a deep link to a file that the list does not hold, or not yet
   }
-  if (index + step >= grid.files.length) {
+  if (step > 0 && !besides(grid.sequence, listed, step)) {
     await loadMore();
   }
-  const file = grid.files[index + step];
+  const file = besides(grid.sequence, listed, step);
+  return file && fileId(file);
+}
+
+/**
+ * The file in the list that stands for this one: itself, or another of its album.
+ * @param {string} id
+ * @param {1 | -1} step where one goes from there
+ */
+function listedOf(id, step) {
+  const ids = new Set([id, ...deepAlbums.holding(id).map(fileId)]);
+  const files = grid.sequence.filter((file) => ids.has(fileId(file)));
+  const file = files.at(step > 0 ? -1 : 0);
   return file ? fileId(file) : null;
+}
+
+/**
+ * The files that are shown together with this one, itself among them. A search finds one of an album
+ * by the caption of all of them.
+ * @param {MediaFile} file
+ * @returns {Promise<MediaFile[]>}
+ */
+async function albumOf(file) {
+  const id = fileId(file);
+  if (!file.album) {
+    return [file];
+  }
+  if (grid.mayGrow(id)) {
+    await loadMore();
+  }
+  const group = grid.groupOf(id);
+  return group.length === 0 || currentFilter().query ? deepAlbums.of(file) : group;
 }
 
 // The list ------------------------------------------------------------------------------------

@@ -1,7 +1,15 @@
 // The grid of cards. However long the list is, only the cards near the window exist.
 
+import { groupsOf, nounOf } from "./albums.js";
 import { getFile } from "./api.js";
-import { formatDuration, formatExtension, formatFacts, formatTitle } from "./format.js";
+import {
+  formatCount,
+  formatDate,
+  formatDuration,
+  formatExtension,
+  formatFacts,
+  formatTitle,
+} from "./format.js";
 import { fileId } from "./listing.js";
 import { clone, workersOfPage } from "./page.js";
 import { shareSeen } from "./positions.js";
@@ -20,6 +28,8 @@ export class Grid {
   #list;
   /** @type {MediaFile[]} */
   #files = [];
+  /** What the cards stand for: files, and albums as one. @type {MediaFile[][]} */
+  #groups = [];
   #hasMore = false;
   #total = 0;
   /** Those that exist, by their place in the list. @type {Map<number, HTMLElement>} */
@@ -48,6 +58,32 @@ export class Grid {
     return this.#files;
   }
 
+  /** The files in the order in which one follows the other: an album in its own. */
+  get sequence() {
+    return this.#groups.flat();
+  }
+
+  /**
+   * The files on the card of this one; empty if there is none.
+   * @param {string} id
+   */
+  groupOf(id) {
+    return this.#groups[this.#indexOf(id)] ?? [];
+  }
+
+  /**
+   * Whether more of an album that ends the list may still come.
+   * @param {string} id
+   */
+  mayGrow(id) {
+    return this.#hasMore && this.#indexOf(id) === this.#groups.length - 1;
+  }
+
+  /** @param {string} id of a file on the card */
+  #indexOf(id) {
+    return this.#groups.findIndex((files) => files.some((file) => fileId(file) === id));
+  }
+
   /** @param {string} id */
   fileOf(id) {
     return this.#files.find((file) => fileId(file) === id);
@@ -56,6 +92,7 @@ export class Grid {
   /** Grey cards where the real ones will be, so that nothing jumps when they come. */
   showSkeletons() {
     this.#files = [];
+    this.#groups = [];
     this.#hasMore = true;
     this.#list.setAttribute("aria-busy", "true");
     this.#forgetCards();
@@ -69,16 +106,18 @@ export class Grid {
    */
   show(files, { hasMore, total }) {
     const before = new Map(
-      [...this.#cards].map(([index, card]) => [idAt(this.#files, index), card]),
+      [...this.#cards].map(([index, card]) => [keyOf(this.#groups[index] ?? []), card]),
     );
     this.#cards.clear();
     this.#files = files;
+    this.#groups = groupsOf(files);
     this.#hasMore = hasMore;
     this.#total = total;
-    for (const [index, file] of files.entries()) {
-      const card = before.get(fileId(file));
+    for (const [index, group] of this.#groups.entries()) {
+      const key = keyOf(group);
+      const card = before.get(key);
       if (card) {
-        before.delete(fileId(file));
+        before.delete(key);
         this.#cards.set(index, card);
       }
     }
@@ -94,7 +133,7 @@ export class Grid {
    * @param {string} id
    */
   focus(id) {
-    const index = this.#files.findIndex((file) => fileId(file) === id);
+    const index = this.#indexOf(id);
     if (index >= 0) {
       this.#focusAt(index);
     }
@@ -105,9 +144,9 @@ export class Grid {
    * @param {string} id
    */
   refresh(id) {
-    const index = this.#files.findIndex((file) => fileId(file) === id);
+    const index = this.#indexOf(id);
     const card = this.#cards.get(index);
-    if (card) {
+    if (card && this.#groups[index]?.length === 1) {
       showProgress(card, id);
     }
   }
@@ -126,11 +165,11 @@ export class Grid {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const link = /** @type {HTMLElement} */ (event.target).closest("a");
-    const index = this.#files.findIndex((file) => fileId(file) === link?.dataset.file);
+    const index = this.#indexOf(link?.dataset.file ?? "");
     if (index < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) {
       return;
     }
-    const goal = neighbourOf(event.key, index, this.#files.length, this.#layout.columns);
+    const goal = neighbourOf(event.key, index, this.#groups.length, this.#layout.columns);
     if (goal !== index) {
       event.preventDefault();
       this.#focusAt(goal);
@@ -157,7 +196,7 @@ export class Grid {
 
   #putSkeletons() {
     const { columns, rowHeight } = this.#layout;
-    const rows = this.#files.length ? SKELETON_ROWS_AFTER : SKELETON_ROWS;
+    const rows = this.#groups.length ? SKELETON_ROWS_AFTER : SKELETON_ROWS;
     const wanted = this.#hasMore ? rows * columns : 0;
     while (this.#skeletons.length > wanted) {
       this.#skeletons.pop()?.remove();
@@ -168,9 +207,9 @@ export class Grid {
       this.#list.append(skeleton);
     }
     for (const [index, skeleton] of this.#skeletons.entries()) {
-      this.#put(skeleton, this.#files.length + index);
+      this.#put(skeleton, this.#groups.length + index);
     }
-    const rowsInAll = Math.ceil((this.#files.length + wanted) / columns);
+    const rowsInAll = Math.ceil((this.#groups.length + wanted) / columns);
     this.#list.style.height = `${rowsInAll * rowHeight}px`;
   }
 
@@ -189,7 +228,8 @@ export class Grid {
       height: innerHeight,
       margin: MARGIN_PX,
     };
-    const { first, last } = cardsInView(this.#files.length, view, this.#layout);
+    const { first, last } = cardsInView(this.#groups.length, view, this.#layout);
+    const total = this.#total - (this.#files.length - this.#groups.length);
     for (const [index, card] of this.#cards) {
       const isNear = index >= first && index < last;
       if (!isNear && !card.contains(document.activeElement)) {
@@ -202,7 +242,7 @@ export class Grid {
     for (let index = first; index < last; index += 1) {
       const card = this.#cards.get(index) ?? this.#make(index);
       card.setAttribute("aria-posinset", String(index + 1));
-      card.setAttribute("aria-setsize", String(this.#total));
+      card.setAttribute("aria-setsize", String(total));
       if (card === next) {
         next = card.nextElementSibling;
       } else {
@@ -213,7 +253,7 @@ export class Grid {
 
   /** @param {number} index */
   #make(index) {
-    const card = createCard(/** @type {MediaFile} */ (this.#files[index]));
+    const card = createCard(/** @type {MediaFile[]} */ (this.#groups[index]));
     this.#cards.set(index, card);
     this.#put(card, index);
     return card;
@@ -237,16 +277,16 @@ export class Grid {
 }
 
 /**
- * @param {MediaFile[]} files
- * @param {number} index
+ * What tells a card from others: an album that has grown is another one.
+ * @param {MediaFile[]} group
  */
-function idAt(files, index) {
-  const file = files[index];
-  return file ? fileId(file) : "";
+function keyOf(group) {
+  return group.map(fileId).join(" ");
 }
 
-/** @param {MediaFile} file */
-function createCard(file) {
+/** @param {MediaFile[]} group one file, or the files of an album */
+function createCard(group) {
+  const [file] = /** @type {[MediaFile]} */ (/** @type {unknown} */ (group));
   const card = clone("card-template");
   const title = formatTitle(file);
   const duration = formatDuration(file.duration);
@@ -256,15 +296,40 @@ function createCard(file) {
   link.title = file.name || title;
   part(card, ".card-kind", HTMLElement).textContent = KIND_NAMES[file.kind];
   part(card, ".card-title", HTMLElement).textContent = title;
-  part(card, ".card-facts", HTMLElement).textContent = formatFacts(file);
+  part(card, ".card-facts", HTMLElement).textContent = file.performer || formatFacts(file);
+  card.dataset.kind = file.kind;
   const isPlayable = file.kind === "video" || file.kind === "audio";
   const badge = isPlayable ? duration : formatExtension(file.name);
   part(card, ".card-badge", HTMLElement).textContent = badge;
   part(card, ".card-play", HTMLElement).hidden = !isPlayable;
   fillPlaceholder(part(card, ".card-placeholder", HTMLElement), file);
   showThumbnail(part(card, ".card-thumbnail", HTMLImageElement), file);
-  showProgress(card, fileId(file));
+  if (group.length > 1) {
+    showAlbum(card, group);
+  } else {
+    showProgress(card, fileId(file));
+  }
   return card;
+}
+
+/**
+ * The first file's card says how many there are.
+ * @param {HTMLElement} card
+ * @param {MediaFile[]} group
+ */
+function showAlbum(card, group) {
+  const [first] = /** @type {[MediaFile]} */ (/** @type {unknown} */ (group));
+  const count = formatCount(group.length, nounOf(group));
+  const caption = group
+    .find((file) => file.caption)
+    ?.caption.trim()
+    .split("\n")[0];
+  card.classList.add("card-album");
+  part(card, ".card-title", HTMLElement).textContent = caption || formatTitle(first);
+  part(card, ".card-facts", HTMLElement).textContent = `${count} · ${formatDate(first.date)}`;
+  part(card, ".card-kind", HTMLElement).textContent = `Album of ${count}`;
+  const badge = part(card, ".card-badge", HTMLElement);
+  badge.replaceChildren(clone("album-icon"), String(group.length));
 }
 
 /**

@@ -16,6 +16,7 @@ export class Picture {
   /** Fingers on the picture, and where. @type {Map<number, {x: number, y: number}>} */
   #fingers = new Map();
   #lastTap = { at: 0, x: 0, y: 0 };
+  #downX = 0;
 
   /**
    * @param {HTMLElement} stage
@@ -31,11 +32,9 @@ export class Picture {
     stage.addEventListener("pointerdown", (event) => this.#onDown(event), { signal });
     stage.addEventListener("pointermove", (event) => this.#onMove(event), { signal });
     for (const name of ["pointerup", "pointercancel"]) {
-      stage.addEventListener(
-        name,
-        (event) => this.#fingers.delete(/** @type {PointerEvent} */ (event).pointerId),
-        { signal },
-      );
+      stage.addEventListener(name, (event) => this.#onUp(/** @type {PointerEvent} */ (event)), {
+        signal,
+      });
     }
     new ResizeObserver(() => this.#show(this.#view)).observe(stage);
   }
@@ -75,6 +74,7 @@ export class Picture {
     }
     const point = this.#fromCentre(event);
     this.#fingers.set(event.pointerId, point);
+    this.#downX = point.x;
     this.#stage.setPointerCapture(event.pointerId);
     if (this.#fingers.size > 1) {
       return;
@@ -98,6 +98,7 @@ export class Picture {
     const other = [...this.#fingers].find(([id]) => id !== event.pointerId)?.[1];
     this.#fingers.set(event.pointerId, now);
     if (other) {
+      this.#follow(0);
       const distance = Math.hypot(before.x - other.x, before.y - other.y) || 1;
       const factor = Math.hypot(now.x - other.x, now.y - other.y) / distance;
       const middle = { x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 };
@@ -105,7 +106,21 @@ export class Picture {
     } else if (this.isZoomed) {
       const { scale, x, y } = this.#view;
       this.#show({ scale, x: x + now.x - before.x, y: y + now.y - before.y });
+    } else if (event.pointerType === "touch") {
+      this.#follow(now.x - this.#downX); // on the way to the next one
     }
+  }
+
+  /** @param {PointerEvent} event */
+  #onUp(event) {
+    this.#fingers.delete(event.pointerId);
+    this.#follow(0);
+  }
+
+  /** @param {number} pixels how far a finger has taken the whole picture aside; 0: it lets go */
+  #follow(pixels) {
+    this.#image.classList.toggle("is-let-go", pixels === 0);
+    this.#image.style.translate = pixels === 0 ? "" : `${pixels}px`;
   }
 
   /**

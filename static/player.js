@@ -335,12 +335,19 @@ export class Player {
   async #try(attempt, reloadAtOnce) {
     try {
       const signed = await this.#sign(failures.query(attempt));
+      if (this.#closing.signal.aborted) {
+        return null; // the element may be another player's by now
+      }
       this.#url = signed.url;
       if (!reloadAtOnce) {
         const patience = AbortSignal.timeout(patienceFor(signed.url));
         await probe(signed.url, AbortSignal.any([this.#closing.signal, patience]));
       }
-      if (await this.#load(signed.url)) {
+      const isLoaded = await this.#load(signed.url);
+      if (this.#closing.signal.aborted) {
+        return null;
+      }
+      if (isLoaded) {
         this.via = signed.via;
         this.#renewInTime(signed);
         this.#follow(signed.url);

@@ -2,20 +2,24 @@
 // the player keeps films going, the picture zooms, the dialogs look after themselves.
 
 import { ApiError, createShare, getFile, listSubtitles, signExtras, signUrl } from "./api.js";
+import { listenToTaps } from "./bare.js";
+import { hasRoomForPdf, pdfFrame, tabAddress, textSheet, wayToShow } from "./documents.js";
 import { FilmExtras } from "./film-extras.js";
 import { formatDuration, formatFacts, formatTitle } from "./format.js";
 import { fillPlaceholder, showThumbnail } from "./grid.js";
 import { fileId } from "./listing.js";
+import { MusicSheet } from "./music-sheet.js";
 import { platformOf, playersOn } from "./open-in.js";
 import { copyText, element, showProgress } from "./page.js";
 import { Picture } from "./picture.js";
+import { Pictures, previewOf } from "./pictures.js";
 import { Player } from "./player.js";
 import { recallPosition, rememberPosition } from "./positions.js";
 import { ShareDialog } from "./share-dialog.js";
 import { actionOf, HELP } from "./shortcuts.js";
 import { Stats } from "./stats.js";
+import { Strip } from "./strip.js";
 import { describeWaking } from "./waking.js";
-import { Failures } from "./workers.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 /** @typedef {import("./api.js").Share} Share */
@@ -28,7 +32,6 @@ const SWIPE_PX = 60;
 const SWIPE_MS = 600;
 const CONTROLS_PX = 90; // of the film's own controls, where a swipe means something else
 const PLAYER_LINK_S = 24 * 3600; // a film and the evening around it
-const PICTURE_ATTEMPTS = 3; // of workers, each of them once
 const PLAYLIST = "Playlist (m3u)";
 
 /**
@@ -36,8 +39,11 @@ const PLAYLIST = "Playlist (m3u)";
  * @typedef {object} Surroundings
  * @property {() => void} leave the person wants to go back
  * @property {(id: string, step: 1 | -1) => Promise<string | null>} neighbour
+ * @property {(file: MediaFile) => Promise<MediaFile[]>} albumOf
  * @property {(id: string) => void} goTo
+ * @property {(id: string) => MediaFile | undefined} fileOf what is known of a file
  * @property {import("./waking.js").Waking} waking
+ * @property {import("./music.js").Music} music
  */
 
 export class Viewer {
@@ -71,6 +77,11 @@ export class Viewer {
   #extras = null;
   /** @type {Picture | null} */
   #picture = null;
+  #pictures = new Pictures();
+  #musicSheet;
+  #strip;
+  /** Where the person is going, and so what is fetched in advance. @type {1 | -1} */
+  #direction = 1;
   /** @type {MediaFile | null} */
   #file = null;
   /** The file that is open; answers for another one come too late. */
@@ -86,6 +97,13 @@ export class Viewer {
   /** @param {Surroundings} around */
   constructor(around) {
     this.#around = around;
+    this.#musicSheet = new MusicSheet(around.music);
+    this.#strip = new Strip(
+      element("viewer-strip", HTMLElement),
+      element("viewer-strip-list", HTMLElement),
+      element("viewer-strip-place", HTMLElement),
+      (id) => around.goTo(id),
+    );
     this.#dialog.addEventListener("cancel", (event) => {
       event.preventDefault();
       around.leave();
@@ -95,6 +113,11 @@ export class Viewer {
     addEventListener("pagehide", () => this.#remember());
     this.#listenToButtons();
     this.#listenToSwipes();
+    listenToTaps(
+      this.#stage,
+      () => this.#picture !== null,
+      () => this.#frame.classList.toggle("is-bare", this.#picture !== null && !this.#isBare),
+    );
     this.#fillHelp();
     this.#fillSpeeds();
   }
@@ -105,6 +128,16 @@ export class Viewer {
 
   get openId() {
     return this.#id;
+  }
+
+  /** Whether a picture has the window for itself. */
+  get #isBare() {
+    return this.#frame.classList.contains("is-bare");
+  }
+
+  /** Whether what plays is music's, which goes on when the viewer is left, and remembers by itself. */
+  get #isSong() {
+    return this.#file?.kind === "audio";
   }
 
   /**
@@ -136,6 +169,8 @@ export class Viewer {
     }
     this.#stats.toggle(false);
     this.#clear();
+    this.#strip.hide();
+    this.#frame.classList.remove("is-bare");
     this.#dialog.close();
   }
 
@@ -143,6 +178,7 @@ export class Viewer {
     this.#remember();
     this.#closing.abort();
     this.#closing = new AbortController();
+    this.#leaveMusic();
     this.#player?.close();
     this.#player = null;
     this.#extras = null;
@@ -169,6 +205,8 @@ export class Viewer {
     this.#download.href = `?file=${fileId(file)}`;
     document.title = `${formatTitle(file)} – Rangegram`;
     this.#frame.dataset.kind = file.kind;
+    this.#frame.classList.toggle("is-bare", this.#isBare && file.kind === "image");
+    void this.#showAlbum(file);
     if (file.kind === "video") {
       this.#showVideo(file);
     } else if (file.kind === "audio") {
@@ -208,9 +246,49 @@ export class Viewer {
 
   /** @param {MediaFile} file */
   #showAudio(file) {
-    const audio = document.createElement("audio");
-    this.#stage.append(this.#sheet(file, audio));
-    this.#play(audio, file);
+    const { music } = this.#around;
+    const playing = music.player;
+    this.#player = music.open(file, {
+      showStatus: (text) => this.#showStatus(text),
+      showProblem: (text) => this.#showProblem(text),
+      adopt: (twin) => this.#follow(twin),
+      countBytes: (bytes) => this.#stats.count(bytes),
+    });
+    this.#follow(music.media);
+    this.#musicSheet.show(this.#stage);
+    if (this.#player === playing) {
+      this.#showSpeed(music.media.playbackRate);
+    } else {
+      this.#showResumed(music.resumesAt);
+    }
+  }
+
+  /** Music plays on, whatever the viewer shows. */
+  #leaveMusic() {
+    if (this.#isSong) {
+      this.#musicSheet.hide();
+      this.#around.music.leave();
+      this.#player = null;
+    }
+  }
+
+  /**
+   * The other files of its album, under it; music has its queue instead.
+   * @param {MediaFile} file
+   */
+  async #showAlbum(file) {
+    const id = fileId(file);
+    try {
+      const files = file.kind === "audio" ? [] : await this.#around.albumOf(file);
+      if (this.#id === id) {
+        this.#strip.show(files, id);
+      }
+    } catch (error) {
+      if (!(error instanceof ApiError)) {
+        throw error;
+      }
+      this.#strip.hide(); // the file itself is there, and says what is wrong if something is
+    }
   }
 
   /**
@@ -219,6 +297,7 @@ export class Viewer {
    */
   #play(media, file) {
     const id = fileId(file);
+    this.#around.music.pause();
     media.controls = true;
     media.preload = "metadata";
     media.crossOrigin = "anonymous";
@@ -325,7 +404,7 @@ export class Viewer {
 
   #remember() {
     const media = this.#player?.media;
-    if (media && this.#id && media.readyState > 0) {
+    if (media && !this.#isSong && this.#id && media.readyState > 0) {
       this.#rememberedAt = media.currentTime;
       rememberPosition(this.#id, { at: media.currentTime, duration: media.duration });
     }
@@ -355,14 +434,18 @@ export class Viewer {
   /** @param {MediaFile} file */
   async #showImage(file) {
     const id = fileId(file);
-    const image = document.createElement("img");
-    image.alt = file.caption || formatTitle(file);
+    const preview = previewOf(file);
+    if (preview) {
+      this.#stage.append(preview);
+    }
     const late = setTimeout(() => this.#id === id && this.#showStatus("Loading…"), 300);
     try {
-      await loadPicture(image, id);
+      const image = await this.#pictures.take(id);
+      image.alt = file.caption || formatTitle(file);
       if (this.#id === id) {
         this.#stage.replaceChildren(image);
         this.#picture = new Picture(this.#stage, image, this.#closing.signal);
+        void this.#prepareNext(id);
       }
     } catch (error) {
       if (this.#id === id) {
@@ -376,18 +459,87 @@ export class Viewer {
     }
   }
 
+  /**
+   * Fetch the one picture that is likely to be looked at next.
+   * @param {string} id of the one that is shown
+   */
+  async #prepareNext(id) {
+    const next = await this.#around.neighbour(id, this.#direction);
+    const file = next && this.#around.fileOf(next);
+    if (next && file && this.#id === id) {
+      this.#pictures.prepare(next, file);
+    }
+  }
+
   /** @param {MediaFile} file */
   #showDocument(file) {
-    const button = document.createElement("a");
-    button.className = "button button-primary";
-    button.href = this.#download.href;
-    button.textContent = "Download";
-    button.addEventListener("click", (event) => void this.#startDownload(event));
-    this.#stage.append(this.#sheet(file, button));
+    const way = wayToShow(file);
+    if (way === "text" || (way === "pdf" && hasRoomForPdf())) {
+      void this.#showPaper(file, way);
+    } else {
+      this.#stage.append(this.#fileSheet(file));
+    }
   }
 
   /**
-   * Cover, name and one control, for what has no moving picture.
+   * A document that can be read here; one that cannot after all is offered as a file.
+   * @param {MediaFile} file
+   * @param {"pdf" | "text"} way
+   */
+  async #showPaper(file, way) {
+    const { signal } = this.#closing;
+    const late = setTimeout(() => this.#showStatus("Loading…"), 300);
+    signal.addEventListener("abort", () => clearTimeout(late));
+    try {
+      const paper = await (way === "pdf" ? pdfFrame(file, signal) : textSheet(file, signal));
+      if (!signal.aborted) {
+        this.#stage.append(paper ?? this.#fileSheet(file));
+      }
+    } catch (error) {
+      if (!signal.aborted) {
+        this.#showProblem(messageOf(error, "The document cannot be loaded."));
+      }
+    } finally {
+      clearTimeout(late);
+      if (!signal.aborted) {
+        this.#showStatus(null);
+      }
+    }
+  }
+
+  /**
+   * A file to take away, or to open where the browser has a viewer for it.
+   * @param {MediaFile} file
+   */
+  #fileSheet(file) {
+    const ways = document.createElement("p");
+    ways.className = "viewer-ways";
+    const download = document.createElement("a");
+    download.className = "button button-primary";
+    download.href = this.#download.href;
+    download.textContent = "Download";
+    download.addEventListener("click", (event) => void this.#startDownload(event));
+    ways.append(download);
+    if (wayToShow(file) === "pdf") {
+      download.className = "button";
+      ways.prepend(this.#tabLink(file));
+    }
+    return this.#sheet(file, ways);
+  }
+
+  /** @param {MediaFile} file */
+  #tabLink(file) {
+    const link = document.createElement("a");
+    link.className = "button button-primary";
+    link.href = tabAddress(file);
+    link.target = "_blank";
+    link.rel = "noopener";
+    link.textContent = "Open";
+    return link;
+  }
+
+  /**
+   * Cover, name and what can be done, for what has no moving picture.
    * @param {MediaFile} file
    * @param {HTMLElement} control
    */
@@ -469,6 +621,9 @@ export class Viewer {
       }
     });
     this.#download.addEventListener("click", (event) => void this.#startDownload(event));
+    element("menu-tab", HTMLAnchorElement).addEventListener("click", () => {
+      this.#menu.hidePopover();
+    });
     element("menu-copy", HTMLButtonElement).addEventListener("click", (event) => {
       const button = /** @type {HTMLButtonElement} */ (event.currentTarget);
       const here = `${location.origin}/?file=${this.#id}`;
@@ -515,6 +670,9 @@ export class Viewer {
     const isFilm = file.kind === "video" || file.kind === "audio";
     element("menu-media", HTMLElement).hidden = !isFilm;
     element("menu-stats", HTMLElement).hidden = !isFilm;
+    const tab = element("menu-tab", HTMLAnchorElement);
+    tab.hidden = wayToShow(file) !== "pdf";
+    tab.href = tabAddress(file);
     element("menu-pip", HTMLElement).hidden =
       file.kind !== "video" || !document.pictureInPictureEnabled;
     const players = this.#otherPlayers(file).filter(({ name }) => isFilm || name === PLAYLIST);
@@ -588,6 +746,11 @@ export class Viewer {
   /** @param {1 | -1} step */
   async #step(step) {
     const from = this.#id;
+    if (this.#isSong) {
+      await this.#around.music.step(step);
+      return;
+    }
+    this.#direction = step;
     const goal = await this.#around.neighbour(from, step);
     if (goal && this.#id === from) {
       this.#around.goTo(goal);
@@ -760,27 +923,6 @@ export class Viewer {
         void this.#step(dx < 0 ? 1 : -1);
       }
     });
-  }
-}
-
-/**
- * From the first worker that gives it.
- * @param {HTMLImageElement} image
- * @param {string} id
- */
-async function loadPicture(image, id) {
-  const failures = new Failures();
-  for (let attempt = 0; ; attempt += 1) {
-    const { url } = await signUrl(id, failures.query(attempt));
-    image.src = url;
-    try {
-      await image.decode();
-      return;
-    } catch (error) {
-      if (!failures.note(url) || attempt + 1 >= PICTURE_ATTEMPTS) {
-        throw error;
-      }
-    }
   }
 }
 

@@ -565,3 +565,117 @@ async def test_what_is_wrong_with_a_part_is_in_the_facts(call: Call) -> None:
         *("the other parts are missing", "too many parts"),
     ]
     assert facts[5].startswith("1 KB")
+
+
+# -- Albums, queue, documents -------------------------------------------------------------------
+
+SONGS = """const song = (message_id, album = null) => ({ chat_id: -1, message_id, album });
+const ids = (files) => files.map((file) => file.message_id);
+"""
+
+
+async def test_an_album_is_what_stands_together_in_its_own_order(call: Call) -> None:
+    groups = await call(
+        "albums.js",
+        f"""(() => {{ {SONGS}
+          const other = {{ ...song(3, 'a'), chat_id: -2 }};
+          const list = [song(9), song(8, 'b'), song(7, 'b'), song(6, 'a'), other, song(2, 'b')];
+          return m.groupsOf(list).map(ids);
+        }})()""",
+    )
+    assert groups == [[9], [7, 8], [6], [3], [2]]
+    nouns = await call(
+        "albums.js",
+        "[['image', 'image'], ['image', 'video']].map((kinds) =>"
+        " m.nounOf(kinds.map((kind) => ({ kind }))))",
+    )
+    assert nouns == ["picture", "file"]
+
+
+QUEUE = (
+    SONGS
+    + """
+const pages = [[song(9), song(8)], [song(7, 'a'), song(6, 'a')], [song(5)]];
+const asked = [];
+const fetchPage = async (cursor) => {
+  const index = Number(cursor ?? 0);
+  asked.push(index);
+  const next = index + 1 < pages.length ? String(index + 1) : null;
+  return { files: pages[index], next };
+};
+const walk = async (queue, id, step, isRound = false) => {
+  const seen = [];
+  let at = `-1/${id}`;
+  while (seen.length < 8) {
+    const next = await queue.neighbour(at, step, isRound);
+    if (!next) break;
+    at = `-1/${next.message_id}`;
+    seen.push(next.message_id);
+  }
+  return seen;
+};
+"""
+)
+
+
+async def test_the_queue_follows_the_list_and_plays_an_album_in_its_own_order(call: Call) -> None:
+    played = await call(
+        "queue.js",
+        f"""(async () => {{ {QUEUE}
+          const queue = new m.Queue(song(9), fetchPage);
+          await queue.begin();
+          const foreign = new m.Queue(song(1), fetchPage);
+          return {{
+            onwards: await walk(queue, 9, 1), back: await walk(queue, 6, -1), asked: asked.slice(),
+            round: await walk(queue, 7, 1, true),
+            backwards: await queue.neighbour('-1/9', -1, true),
+            following: ids(queue.after('-1/6', 2)), unlisted: await walk(foreign, 1, 1),
+          }};
+        }})()""",
+    )
+    assert played["onwards"] == [8, 6, 7, 5]
+    assert played["back"] == [8, 9]
+    assert played["asked"] == [0, 1, 2]  # each page once
+    assert played["round"] == [5, 9, 8, 6, 7, 5, 9, 8]
+    assert played["backwards"]["message_id"] == 5
+    assert played["following"] == [7, 5]
+    assert played["unlisted"] == [9, 8, 6, 7, 5]
+
+
+async def test_a_shuffled_queue_plays_each_song_once_and_can_be_put_in_order(call: Call) -> None:
+    orders = await call(
+        "queue.js",
+        f"""(async () => {{ {QUEUE}
+          const queue = new m.Queue(song(8), fetchPage, () => 0);
+          await queue.begin();
+          await queue.shuffle(true, '-1/6');
+          const mixed = await walk(queue, 6, 1);
+          await queue.shuffle(false, '-1/6');
+          return [mixed, await walk(queue, 6, 1)];
+        }})()""",
+    )
+    assert sorted(orders[0]) == [5, 7, 8, 9]
+    assert orders[0] != [7, 5]
+    assert orders[1] == [7, 5]
+
+
+async def test_documents_are_shown_as_what_they_are(call: Call) -> None:
+    ways = await call(
+        "documents.js",
+        """[['application/pdf', 'a.pdf'], ['text/html', 'a.html'], ['application/json', 'a'],
+            ['application/octet-stream', 'Film.en.srt'], ['application/atom+xml', 'a'],
+            ['application/zip', 'a.zip'], ['application/octet-stream', 'a.pdf']]
+           .map(([mime_type, name]) => m.wayToShow({ mime_type, name }))""",
+    )
+    assert ways == ["pdf", "text", "text", "text", "text", None, None]
+    texts = await call(
+        "documents.js",
+        """[[0xd0, 0x96, 0xc3, 0xa9], [0xef, 0xbb, 0xbf, 0x61], [0x61, 0xd0], [0xe9, 0x21],
+            [0xff, 0xfe, 0x16, 0x04], [0xfe, 0xff, 0x04, 0x16], [0x50, 0x4b, 0x00, 0x01]]
+           .map((bytes) => m.decodeText(new Uint8Array(bytes)))""",
+    )
+    assert texts == ["Жé", "a", "a", "é!", "Ж", "Ж", None]
+    assert await call(
+        "documents.js",
+        "['A/b.pdf', '..'].map((name) => m.tabAddress({ chat_id: -1, message_id: 2, name }))",
+    ) == ["/files/-1/2/A_b.pdf", "/files/-1/2"]

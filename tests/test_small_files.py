@@ -329,6 +329,8 @@ async def test_another_file_in_the_post_is_another_url_and_the_old_one_is_checke
         ("image/svg+xml", "a.svg", False),
         ("text/javascript", "a.js", False),
         ("application/xhtml+xml", "a.xhtml", False),
+        ("image/any+xml", "a.jpg", False),
+        ("video/any+xml", "a.mp4", False),
         ("text/html; x=video/mp4", "a", False),
         ("video/mp4\r\nX: y", "a", False),
     ],
