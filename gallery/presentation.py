@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from gallery.files import MediaFile, guess_type
+from gallery.shares import Share
 
 FILM_SIZE: Final = (640, 360)  # of a film whose own size is unknown
 SONG_SIZE: Final = (640, 120)  # a title and a row of controls
@@ -24,6 +25,13 @@ def title_of(file: MediaFile) -> str:
     made_up = re.fullmatch(r"((photo|video)_[\d_-]+)?", stem.strip())
     title = (written if made_up else "") or spaced or written or "Film"
     return "".join(c for c in title if c.isprintable()).strip() or "Film"
+
+
+def unknown_film(share: Share) -> MediaFile:
+    """What can be said of a file that the index does not know."""
+    ids = {"chat_id": share.chat_id, "message_id": share.message_id}
+    blank = {"name": "", "mime_type": "video/mp4", "size": 0, "date": 0}
+    return MediaFile.from_listing({**ids, **blank})
 
 
 def facts_of(file: MediaFile) -> str:
@@ -60,6 +68,24 @@ def shown_size(
     width, height = (file.width, file.height) if file.width and file.height else FILM_SIZE
     scale = min(1, width_max / width, height_max / height)
     return max(1, int(width * scale)), max(1, int(height * scale))
+
+
+def page_values(file: MediaFile) -> dict[str, str]:
+    """What a player page says of a file, whoever looks at it."""
+    width, height = shown_size(file)
+    return {
+        "kind": file.kind,
+        "name": file.name,
+        "performer": file.performer,
+        "facts": facts_of(file),
+        "description": description_of(file),
+        "mime_type": media_type_of(file),
+        "size": str(file.size),
+        "width": str(width),
+        "height": str(height),
+        "heights": " ".join(map(str, file.qualities)),
+        "has_storyboard": "yes" if file.has_storyboard else "",
+    }
 
 
 def poster_size(file: MediaFile) -> tuple[int, int]:

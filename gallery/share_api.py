@@ -9,7 +9,7 @@ from aiohttp import web
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
 from gallery.files import MESSAGE_ID_MAX, MediaFile
-from gallery.presentation import title_of
+from gallery.presentation import title_of, unknown_film
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
 from gallery.shares import (
@@ -24,7 +24,7 @@ from gallery.shares import (
 )
 from gallery.sign_in import refuse_other_sites
 from gallery.snippets import embed_code, media_code
-from gallery.visitors import base_url, unknown_film
+from gallery.visitors import base_url
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
