@@ -1,9 +1,12 @@
 """oEmbed: how a share is embedded, as https://oembed.com has it (version 1.0)."""
 
+import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
-from gallery.files import MediaFile
+from gallery.errors import ApiError
+from gallery.files import EDGE_MAX_PX, MediaFile
 from gallery.presentation import poster_size, shown_size, title_of
 from gallery.shares import Links
 from gallery.snippets import embed_code
@@ -15,6 +18,14 @@ _TYPES: Final = {"video": "video", "audio": "rich", "image": "rich", "document":
 def oembed_link(links: Links) -> str:
     """Where this share is described, for the discovery of section 4."""
     return f"{links.base}/oembed?{urlencode({'url': links.watch_url, 'format': 'json'})}"
+
+
+def read_limit(query: Mapping[str, str], name: str) -> int:
+    """How many pixels a query allows; raise ApiError (400) for what is no such number."""
+    text = query.get(name, str(EDGE_MAX_PX))
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise ApiError(400, "bad_size", f"{name} is a number of pixels.")
+    return int(text)
 
 
 def describe(

@@ -62,6 +62,24 @@ def shown_size(
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
+def page_values(file: MediaFile) -> dict[str, str]:
+    """What a player page says of a file, whoever looks at it."""
+    width, height = shown_size(file)
+    return {
+        "kind": file.kind,
+        "name": file.name,
+        "performer": file.performer,
+        "facts": facts_of(file),
+        "description": description_of(file),
+        "mime_type": media_type_of(file),
+        "size": str(file.size),
+        "width": str(width),
+        "height": str(height),
+        "heights": " ".join(map(str, file.qualities)),
+        "has_storyboard": "yes" if file.has_storyboard else "",
+    }
+
+
 def poster_size(file: MediaFile) -> tuple[int, int]:
     """How large Telegram has made the thumbnail, as far as the file's own size tells."""
     width, height = (file.width, file.height) if file.width and file.height else FILM_SIZE

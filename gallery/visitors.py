@@ -23,23 +23,10 @@ from aiohttp import web
 from gallery import tokens
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import (
-    EDGE_MAX_PX,
-    FILM_TYPE,
-    MediaFile,
-    blank_file,
-    thumbnail_url,
-)
-from gallery.oembed import describe, oembed_link
+from gallery.files import FILM_TYPE, MediaFile, blank_file, thumbnail_url
+from gallery.oembed import describe, oembed_link, read_limit
 from gallery.pages import PAGES
-from gallery.presentation import (
-    description_of,
-    facts_of,
-    media_type_of,
-    opens_in_browser,
-    shown_size,
-    title_of,
-)
+from gallery.presentation import opens_in_browser, page_values, title_of
 from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
@@ -138,25 +125,18 @@ async def _player_page(
     request: web.Request, share: Share, file: MediaFile, place: str
 ) -> web.Response:
     links = _links(request)
-    width, height = shown_size(file)
     signed = await sign(request, share, file, is_ours=True)
     has_player = file.kind in ("video", "audio")
     poster = f"/v/{links.share}/poster" if file.has_thumbnail else ""
     opens = opens_in_browser(file)
     values = {
+        **page_values(file),
         "place": place,
-        "kind": file.kind,
-        "name": file.name,
-        "has_storyboard": "yes" if file.has_storyboard else "",
-        "facts": facts_of(file),
-        "description": description_of(file),
         "source": signed.url,
         "lasts_s": str(signed.lasts_s),
         # With qualities to choose from the page says what is loaded, before anything is.
         "preload": "none" if signed.hls else "metadata",
         "hls": signed.hls.url if signed.hls else "",
-        "heights": " ".join(map(str, file.qualities)),
-        "size": str(file.size),
         "ends_at": str(share.expires_at or ""),
         "link": links.url,
         "path": f"/v/{links.share}",
@@ -166,12 +146,8 @@ async def _player_page(
         "oembed_url": oembed_link(links),
         "poster": poster,
         "cover": poster or f"/static/{request.app[PAGES].version}/song.svg",
-        "performer": file.performer,
         "open_hidden": "" if opens else "hidden",
         "download_style": "button-quiet" if opens else "",
-        "mime_type": media_type_of(file),
-        "width": str(width),
-        "height": str(height),
     }
     return request.app[PAGES].response(
         f"embed-{STAGES[file.kind]}.html",
@@ -208,7 +184,7 @@ async def describe_embedding(request: web.Request) -> web.StreamResponse:
     if request.query.get("format", "json") != "json":
         raise ApiError(501, "only_json", "Only format=json is offered.")
     text = _share_in(request, request.query.get("url", ""))
-    limits = (_limit(request, "maxwidth"), _limit(request, "maxheight"))
+    limits = (read_limit(request.query, "maxwidth"), read_limit(request.query, "maxheight"))
     try:
         share = await _opened(request, text)
     except ApiError as problem:
@@ -333,13 +309,6 @@ def _share_in(request: web.Request, url: str) -> str:
             return re.split("[/?#]", rest, maxsplit=1)[0]
         raise ApiError(401, "not_public", "That is no share link: it is for the owner alone.")
     raise ApiError(404, "foreign_url", "This is no link of this gallery.")
-
-
-def _limit(request: web.Request, name: str) -> int:
-    text = request.query.get(name, str(EDGE_MAX_PX))
-    if not re.fullmatch("[1-9][0-9]{0,5}", text):
-        raise ApiError(400, "bad_size", f"{name} is a number of pixels.")
-    return int(text)
 
 
 def _refusal(request: web.Request, problem: ApiError) -> web.Response:
