@@ -78,7 +78,7 @@ screenshots: venv browsers  ## take the pictures in docs/images anew
 	$(VENV)/bin/python tools/screenshots.py
 
 recording: venv browsers  ## take the README's recording anew: a film starts and is sought in
-	$(VENV)/bin/python tools/recording.py
+	$(VENV)/bin/python -m tools.recording
 
 lighthouse:  ## judge the gallery of a running `make demo` as a phone sees it
 	CHROME_PATH=$$(command -v chromium) $(LIGHTHOUSE) http://localhost:8080/ --quiet \

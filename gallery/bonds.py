@@ -118,12 +118,12 @@ def _dependent(connection: sqlite3.Connection, changed: Iterable[_Bond]) -> set[
         found |= set(replies)
     for chat_id, names in stems.items():
         for stem in names:
-            # Behind the stem a space may follow, the lowest of all signs in it.
+            # Nothing or a space may follow, which is the lowest of all signs in a stem.
             found |= set(
                 connection.execute(
                     "SELECT chat_id, message_id FROM files WHERE chat_id = ? AND is_subtitles"
-                    " AND (stem = ? OR (stem >= ? AND stem < ?))",
-                    (chat_id, stem, f"{stem} ", f"{stem}!"),
+                    " AND stem >= ? AND stem < ?",
+                    (chat_id, stem, f"{stem}!"),
                 )
             )
     return found

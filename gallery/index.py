@@ -284,9 +284,11 @@ def _page(connection: sqlite3.Connection, query: Query, position: Position | Non
         comparison = "<" if order.descending else ">"
         where += f" AND (files.{order.column}, {IDS}) {comparison} (?, ?, ?)"
         values = [*values, position.value, position.message_id, position.chat_id]
+    # What is sorted is narrow; of a search that may be all files there are.
     rows = connection.execute(
-        f"SELECT {', '.join(FACTS)}, {order.column} FROM {source} WHERE {where}"  # noqa: S608
-        f" ORDER BY {_sequence(order)} LIMIT {PAGE_FILES + 1}",
+        f"SELECT {', '.join(FACTS)}, {order.column} FROM (SELECT files.id AS chosen"  # noqa: S608
+        f" FROM {source} WHERE {where} ORDER BY {_sequence(order)} LIMIT {PAGE_FILES + 1})"
+        f" JOIN files ON files.id = chosen ORDER BY {_sequence(order)}",
         values,
     ).fetchall()
     files = tuple(as_file(row[:-1]) for row in rows[:PAGE_FILES])
@@ -310,8 +312,8 @@ def _selection(query: Query) -> tuple[str, list[str], list[Any]]:
     elif query.text.strip():
         conditions = ["FALSE"]  # signs only, which no text is found by
     # Subtitles are among their films' tracks; who looks for documents finds them there too.
-    hidden = f"({SHOWN}, {SUBTITLES})" if query.kind == "document" else f"({SHOWN})"
-    conditions.append(f"hidden IN {hidden}")
+    has_subtitles = query.kind == "document"
+    conditions.append(f"hidden IN ({SHOWN}, {SUBTITLES})" if has_subtitles else f"hidden = {SHOWN}")
     if query.kind is not None:
         conditions.append("kind = ?")
         values.append(query.kind)

@@ -35,6 +35,7 @@ SCHEMA: Final = (
         id INTEGER PRIMARY KEY,
         chat_id INTEGER NOT NULL,
         message_id INTEGER NOT NULL,
+        hidden INTEGER NOT NULL,       -- up here, where it is read without the long texts
         name TEXT NOT NULL,
         mime_type TEXT NOT NULL,
         size INTEGER NOT NULL,
@@ -61,7 +62,6 @@ SCHEMA: Final = (
         posted_name TEXT NOT NULL,
         posted_size INTEGER NOT NULL,
         posted_mime_type TEXT NOT NULL,
-        hidden INTEGER NOT NULL,
         first_part INTEGER,            -- of the film that this is a later part of
         family TEXT,                   -- of a part: what is equal for all that may belong together
         stem TEXT NOT NULL,            -- what a film and its subtitles are compared by
@@ -80,6 +80,7 @@ SCHEMA: Final = (
     "CREATE INDEX files_by_kind ON files (chat_id, hidden, kind)",
     "CREATE INDEX files_by_family ON files (chat_id, family) WHERE family IS NOT NULL",
     "CREATE INDEX files_by_stem ON files (chat_id, stem)",
+    "CREATE INDEX subtitles_by_stem ON files (chat_id, stem) WHERE is_subtitles",
     "CREATE INDEX files_by_film ON files (chat_id, film_id) WHERE film_id IS NOT NULL",
     "CREATE INDEX files_by_film_stem ON files (chat_id, film_stem) WHERE film_stem IS NOT NULL",
     "CREATE INDEX files_by_album ON files (chat_id, album) WHERE album IS NOT NULL",

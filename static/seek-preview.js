@@ -110,7 +110,10 @@ export class SeekPreview {
 
   #listenToBar() {
     const bar = this.#bar;
-    const point = (/** @type {PointerEvent} */ event) => this.#point(this.#momentAt(event.clientX));
+    const point = (/** @type {PointerEvent} */ event) => {
+      this.#point(this.#momentAt(event.clientX));
+      this.#keepControls(event);
+    };
     bar.addEventListener("pointerenter", point);
     bar.addEventListener("pointermove", point);
     bar.addEventListener("pointerdown", (event) => {
@@ -171,6 +174,16 @@ export class SeekPreview {
     this.#stage.classList.toggle("is-seek-shown", isShown);
     if (isShown) {
       this.#draw();
+    }
+  }
+
+  /**
+   * The browser hides its buttons when the pointer leaves the film, which it does for the bar.
+   * @param {PointerEvent} event
+   */
+  #keepControls({ pointerType }) {
+    for (const name of ["pointerover", "pointermove"]) {
+      this.#media()?.dispatchEvent(new PointerEvent(name, { pointerType }));
     }
   }
 

@@ -552,6 +552,21 @@ async def test_subtitles_are_chosen_as_they_were_for_the_film_before(call: Call)
     assert told == ["Inside the file, shown by players such as VLC: German, Signs.", ""]
 
 
+async def test_what_is_wrong_with_a_part_is_in_the_facts(call: Call) -> None:
+    facts = await call(
+        "format.js",
+        """[null, ['missing', [2]], ['missing', [1, 4]], ['alone', []], ['too_many', []], ['x', []]]
+           .map((split) => m.formatFacts({size: 1000, date: 0,
+             split: split && {problem: split[0], missing: split[1]}}).split(' · 1 KB')[0])""",
+    )
+    assert facts[0].startswith("1 KB")
+    assert facts[1:5] == [
+        *("part 2 is missing", "parts 1, 4 are missing"),
+        *("the other parts are missing", "too many parts"),
+    ]
+    assert facts[5].startswith("1 KB")
+
+
 # -- Albums, queue, documents -------------------------------------------------------------------
 
 SONGS = """const song = (message_id, album = null) => ({ chat_id: -1, message_id, album });

@@ -1,6 +1,6 @@
 """The README's recording: a film of the demo that starts, is sought in, and plays on.
 
-    python tools/recording.py              # writes docs/images/recording.webp
+    python -m tools.recording              # writes docs/images/recording.webp
 
 Chromium tells of every picture that it paints and when; those make an animation at the speed at
 which it happened, with nothing cut out. Telegram is at a distance, on a capped line (RTT, RATE).
@@ -18,7 +18,8 @@ from typing import Any
 
 from PIL import Image
 from playwright.async_api import CDPSession, Locator, Page, async_playwright
-from screenshots import IMAGES, demo
+
+from tools.screenshots import IMAGES, demo
 
 RTT = "60ms"
 RATE = "6MB/s"
