@@ -247,6 +247,9 @@ async def test_fingers_swipe_pinch_and_tap(house: House) -> None:
             await page.touchscreen.tap(195, 400)  # all else away, and back
             await expect(frame).to_have_class(re.compile("is-bare"))
             await expect(page.locator(".viewer-bar")).not_to_be_visible()
+            whole = await picture.bounding_box()
+            assert whole
+            assert whole["width"] == pytest.approx(390, abs=1)
             await page.touchscreen.tap(195, 400)
             await expect(frame).not_to_have_class(re.compile("is-bare"))
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
