@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import asdict
 
 from aiohttp import web
 
@@ -9,7 +10,7 @@ from gallery import tokens
 from gallery.bot_api import BotApiError
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import KINDS, MediaFile, stream_url, thumbnail_url
+from gallery.files import KINDS, Hls, MediaFile, hls_url, stream_url, thumbnail_url
 from gallery.index import Query
 from gallery.related import album_of
 from gallery.search import ORDERS
@@ -82,12 +83,14 @@ async def sign_url(request: web.Request) -> web.Response:
 
     A small file's opens for this browser only, and may be kept by it; a portable one opens in any
     player. After a failure a worker serves it, whatever its size: another one than those that
-    `avoid`, repeated, names. `storyboard` and `tracks` are where a worker tells more of a film.
+    `avoid`, repeated, names. `hls` is where the film's other qualities are, `storyboard` and
+    `tracks` are where a worker tells more of it.
     """
     file = await requested_file(request)
     failures = Failures.from_query(request)
     signed = None if failures else await _small_file_url(request, file)
     url, via, expires_at = signed or await _worker_url(request, file, failures)
+    hls = await _hls(request, file, failures)
     body = {
         "url": url,
         "via": via,
@@ -95,6 +98,7 @@ async def sign_url(request: web.Request) -> web.Response:
         "name": file.name,
         "mime_type": file.mime_type,
         "size": file.size,
+        "hls": hls and asdict(hls),
         **await _told(request, file, failures),
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
@@ -120,6 +124,22 @@ async def _worker_url(
     if request.query.get("portable") != "1":
         url = for_our_page(url, choice)
     return url, "worker", int(now) + tokens.TOKEN_LIFETIME_S
+
+
+async def _hls(request: web.Request, file: MediaFile, failures: Failures) -> Hls | None:
+    """The film's other qualities, if Telegram has made some: at a worker, whatever its size."""
+    if not file.qualities:
+        return None
+    choice = request.app[WORKER_CHOICE]
+    worker_url = await choice.pick(file, failures)
+    settings, now = request.app[SETTINGS], time.time()
+    expires_at = int(now) + tokens.RENEWAL_LIFETIME_S
+    ids = (settings.jwt_secret, file.chat_id, file.message_id)
+    grant = tokens.renewal_grant(*ids, expires_at)
+    url = hls_url(worker_url, file, tokens.file_token(*ids, now), grant)
+    if request.query.get("portable") != "1":
+        url = for_our_page(url, choice)
+    return Hls(url, file.qualities, expires_at)
 
 
 async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, str, int] | None:

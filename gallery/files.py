@@ -143,6 +143,7 @@ for _extension, _mime_type in {
     ".js": "text/javascript",
     ".m4a": "audio/mp4",
     ".m4v": "video/mp4",
+    ".mjs": "text/javascript",
     ".mkv": "video/x-matroska",
     ".ogg": "audio/ogg",
     ".srt": "application/x-subrip",
@@ -186,3 +187,20 @@ def told_urls(worker_url: str, file: MediaFile, token: str) -> dict[str, str | N
         "storyboard": f"{worker_url}/storyboard/{ids}" if file.has_storyboard else None,
         "tracks": f"{worker_url}/tracks/{ids}" if is_played else None,
     }
+
+
+@dataclass(frozen=True)
+class Hls:
+    """The qualities that Telegram has made of a film, as HLS: where at the worker, which heights,
+    and until when the worker renews the token in the URL."""
+
+    url: str
+    heights: tuple[int, ...]
+    expires_at: int
+
+
+def hls_url(worker_url: str, file: MediaFile, token: str, grant: str) -> str:
+    """The URL of the master playlist. Its token goes along to every segment, and so does what
+    renews it: the playlist is loaded once and may be played for longer than an hour."""
+    ids = f"{file.chat_id}/{file.message_id}"
+    return f"{worker_url}/hls/{ids}/master.m3u8?token={token}&renew={grant}"

@@ -166,7 +166,9 @@ def content_policy(
 ) -> str:
     """The Content-Security-Policy that lets the pages do what they do and nothing more.
 
-    `framed_urls` are the workers whose PDFs the page shows within itself.
+    `framed_urls` are the workers whose PDFs the page shows within itself. `blob:` is what browsers
+    call a MediaSource, into which hls.js writes the segments of a film: for media alone, where it
+    can show nothing that a script of ours has not put there.
     """
     workers, framed = _origins(worker_urls), _origins(framed_urls) or "'none'"
     return "; ".join(
@@ -176,7 +178,7 @@ def content_policy(
             "worker-src 'self'",
             "style-src 'self'",
             f"img-src 'self' {workers}",
-            f"media-src 'self' {workers}",
+            f"media-src 'self' blob: {workers}",
             f"connect-src 'self' {workers}",
             f"frame-src {framed}",
             "form-action 'self'",

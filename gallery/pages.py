@@ -32,8 +32,11 @@ class Pages:
             path.name: Template(path.read_text("utf-8"))
             for path in sorted((folder / "templates").glob("*.html"))
         }
+        static = folder / "static"
         self.static = {
-            path.name: path.read_bytes() for path in sorted((folder / "static").iterdir())
+            path.relative_to(static).as_posix(): path.read_bytes()
+            for path in sorted(static.rglob("*"))
+            if path.is_file()
         }
         # Modules import each other by relative path, so the version of one is the version of all.
         self.version = hashlib.sha256(repr(self.static).encode()).hexdigest()[:12]
@@ -95,9 +98,10 @@ async def gallery_page(request: web.Request) -> web.Response:
 async def static_file(request: web.Request) -> web.Response:
     """GET /static/[{version}/]{name}: with the version in the path it may be cached for good."""
     pages = request.app[PAGES]
-    version, _, name = request.match_info["path"].rpartition("/")
+    path = request.match_info["path"]
+    name = path.removeprefix(f"{pages.version}/")
     content = pages.static.get(name)
-    if content is None or version not in ("", pages.version):
+    if content is None:
         raise web.HTTPNotFound
     mime_type = guess_type(name)
     is_text = mime_type != "image/png"
@@ -105,7 +109,7 @@ async def static_file(request: web.Request) -> web.Response:
     response = web.Response(
         body=content, content_type=mime_type, charset=charset, headers=STATIC_HEADERS
     )
-    lifetime = "public, max-age=31536000, immutable" if version else "no-cache"
+    lifetime = "no-cache" if name == path else "public, max-age=31536000, immutable"
     response.headers["Cache-Control"] = lifetime
     if is_text:
         response.enable_compression()

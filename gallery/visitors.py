@@ -27,7 +27,7 @@ from aiohttp import web
 from gallery import tokens
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import EDGE_MAX_PX, MediaFile, stream_url, thumbnail_url
+from gallery.files import EDGE_MAX_PX, Hls, MediaFile, hls_url, stream_url, thumbnail_url
 from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
 from gallery.presentation import (
@@ -149,6 +149,11 @@ async def _player_page(
         "description": description_of(file),
         "source": signed.url,
         "lasts_s": str(signed.lasts_s),
+        # With qualities to choose from the page says what is loaded, before anything is.
+        "preload": "none" if signed.hls else "metadata",
+        "hls": signed.hls.url if signed.hls else "",
+        "heights": " ".join(map(str, file.qualities)),
+        "size": str(file.size),
         "ends_at": str(share.expires_at or ""),
         "link": links.url,
         "path": f"/v/{links.share}",
@@ -324,11 +329,13 @@ def unknown_film(share: Share) -> MediaFile:
 
 @dataclass(frozen=True)
 class _Signed:
-    """A file at the worker: its URL, when the token in it ends, how long the worker renews it."""
+    """A file at the worker: its URL, when the token in it ends, how long the worker renews it, and
+    its other qualities."""
 
     url: str
     expires_at: int
     lasts_s: int
+    hls: Hls | None
 
 
 async def _sign(
@@ -342,10 +349,14 @@ async def _sign(
     renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
     grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
-    url = stream_url(worker_url, file, tokens.visitor_token(*ids, now, expires_at, file.parts))
-    url = f"{url}&renew={grant}"
-    url = for_our_page(url, choice) if is_ours else url
-    return _Signed(url, expires_at, renewed_until - int(now))
+    token = tokens.visitor_token(*ids, now, expires_at, file.parts)
+    urls = [
+        f"{stream_url(worker_url, file, token)}&renew={grant}",
+        hls_url(worker_url, file, token, grant),
+    ]
+    url, master = (for_our_page(each, choice) if is_ours else each for each in urls)
+    hls = Hls(master, file.qualities, renewed_until) if file.qualities else None
+    return _Signed(url, expires_at, renewed_until - int(now), hls)
 
 
 async def _told(request: web.Request, share: Share, file: MediaFile) -> dict[str, str | None]:

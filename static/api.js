@@ -20,6 +20,7 @@ import { isPassing, parseRetryAfter } from "./trouble.js";
  * @property {string | null} title of a piece of music
  * @property {string | null} performer
  * @property {string | null} album equal for all files of an album
+ * @property {number[]} qualities heights of those that Telegram has made of a film
  * @property {boolean} has_storyboard
  * @property {{problem: string, missing: number[]} | null} [split] why a part stands by itself
  * @property {number[]} [album_files] the posts of its album, where one file was asked for
@@ -193,12 +194,16 @@ export function getFile(id, failed = null) {
  * A URL that plays for an hour.
  * @param {string} id
  * @param {string} [failed] what failed before, as `Failures.query` says it
- * @returns {Promise<{url: string, via: string, lifetime: number}>} the lifetime in seconds
+ * @returns {Promise<import("./player.js").SignedUrl>} lifetimes in seconds
  */
 export async function signUrl(id, failed = "") {
   const { body, date } = await getAnswer(`/api/files/${id}/url?${failed}`);
   // By the server's clock at both ends: this machine's may be wrong.
-  return { url: body.url, via: body.via, lifetime: Math.max(1, body.expires_at - date) };
+  /** @param {{expires_at: number}} signed */
+  const lifetimeOf = ({ expires_at }) => Math.max(1, expires_at - date);
+  const { url, via, size, hls } = body;
+  const signedHls = hls && { ...hls, lifetime: lifetimeOf(hls) };
+  return { url, via, size, lifetime: lifetimeOf(body), hls: signedHls };
 }
 
 /**

@@ -2,6 +2,7 @@
 // a little ahead of the old one, and takes its place when the old one has caught up with it.
 
 import { bufferedAhead } from "./buffered.js";
+import { dropSource, LEVELS_FAILED, setSource } from "./levels.js";
 
 const LEADS_S = [1, 2.5, 6]; // how far ahead the twin waits; further when it was not ready in time
 const READY_S = 1; // what it must hold before its turn, or it would stop again at once
@@ -45,7 +46,7 @@ export async function changeOver(old, url, wish, signal, onTurn) {
   const twin = makeTwin(old, wish);
   old.after(twin);
   try {
-    twin.src = url;
+    setSource(twin, url, wish.position);
     await until(twin, ["loadedmetadata"], () => twin.readyState > 0, signal);
     await meet(old, twin, wish, signal);
     if (wish.playing) {
@@ -180,14 +181,10 @@ function copyTracks(old, twin) {
   }
 }
 
-/**
- * Stop an element, and let go of its connection: without `load` the browser goes on fetching.
- * @param {HTMLMediaElement} media
- */
+/** @param {HTMLMediaElement} media */
 function discard(media) {
   media.pause();
-  media.removeAttribute("src");
-  media.load();
+  dropSource(media);
   media.remove();
 }
 
@@ -209,6 +206,9 @@ function until(media, names, condition, signal) {
       media.addEventListener(name, look, { signal: done.signal });
     }
     media.addEventListener("error", () => reject(media.error), { signal: done.signal });
+    media.addEventListener(LEVELS_FAILED, () => reject(new Error("levels")), {
+      signal: done.signal,
+    });
     signal.addEventListener("abort", () => reject(signal.reason), { signal: done.signal });
     look();
   }).finally(() => done.abort());

@@ -2,8 +2,20 @@
 // itself when its address has run out. `?t=90&autoplay=1&muted=1&loop=1` says how it begins.
 
 import { canChangeOver, changeOver } from "./change-over.js";
+import { formatSize } from "./format.js";
 import { keepAwake } from "./keep-awake.js";
+import {
+  areLevelsGivenUp,
+  canPlayLevels,
+  chooseLevel,
+  forgiveLevels,
+  giveUpLevels,
+  LEVELS_FAILED,
+  levelHeights,
+  setSource,
+} from "./levels.js";
 import { watchLine } from "./line-watch.js";
+import { isPlaylist, ORIGINAL, optionsOf, recallQuality, rememberQuality } from "./qualities.js";
 import { surroundShared } from "./share-extras.js";
 import { announceSong } from "./song-session.js";
 import { delayAfter, describeTrouble, isPassing, parseRetryAfter } from "./trouble.js";
@@ -34,6 +46,8 @@ const statusLine = /** @type {HTMLElement} */ (document.getElementById("status")
 const problem = /** @type {HTMLElement} */ (document.getElementById("problem"));
 const problemText = /** @type {HTMLElement} */ (document.getElementById("problem-text"));
 const retry = /** @type {HTMLElement} */ (document.getElementById("retry"));
+/** Songs have none. */
+const menu = /** @type {HTMLSelectElement | null} */ (document.getElementById("quality"));
 const share = location.pathname.split("/").pop();
 const options = new URLSearchParams(location.search);
 
@@ -47,8 +61,14 @@ const wanted = {
 };
 /** When the film's address stops being renewed by the worker, in this machine's milliseconds. */
 let staleAt = Date.now() + Number(film.dataset.lasts) * 1000;
+/** The film's other qualities, if there are any. @type {import("./qualities.js").Hls | null} */
+let hls = film.dataset.hls ? { url: film.dataset.hls, heights: heightsOf(film) } : null;
+const size = Number(film.dataset.size);
+const posted = film.src;
 /** Where the film comes from now. */
-let url = film.src;
+let url = choiceOf(posted);
+/** Of a film with qualities nothing is fetched before it is played: there may be many on a page. */
+let hasBegun = false;
 let line = new AbortController();
 const failures = new Failures();
 const extras = surroundShared({ stage, media: () => film, showStatus });
@@ -98,6 +118,75 @@ function want(change) {
   }
 }
 
+/** @param {HTMLMediaElement} media */
+function heightsOf(media) {
+  return (media.dataset.heights ?? "").split(" ").map(Number);
+}
+
+/**
+ * What is played: the original, or the playlist of the other qualities.
+ * @param {string} original
+ */
+function choiceOf(original) {
+  const wantsLevels = recallQuality() !== ORIGINAL && canPlayLevels();
+  return hls && wantsLevels && !areLevelsGivenUp(hls.url) ? hls.url : original;
+}
+
+function showQualities() {
+  if (!menu) {
+    return;
+  }
+  const { videoWidth: width, videoHeight: height } = /** @type {HTMLVideoElement} */ (film);
+  menu.hidden = hls === null || !canPlayLevels();
+  if (!hls || menu.hidden) {
+    return;
+  }
+  const heights = levelHeights(film) ?? hls.heights;
+  const isOriginal = !isPlaylist(url);
+  const qualities = { chosen: recallQuality(), heights, size, isOriginal, width, height };
+  const options = optionsOf(qualities, formatSize);
+  menu.replaceChildren(
+    ...options.map(({ value, text, isChosen }) => new Option(text, value, isChosen, isChosen)),
+  );
+}
+
+/** Before the film is played: its choice of qualities, or its length and first picture. */
+function showFirst() {
+  url = choiceOf(posted);
+  film.preload = isPlaylist(url) ? "none" : "metadata";
+  follow();
+}
+
+/** The first time that the film is played: only now it matters what is to be loaded. */
+async function loadFirst() {
+  const isLate = hasBegun;
+  hasBegun = true;
+  if (!isLate && isPlaylist(url) && !(await load(url))) {
+    await recover({ isBlamed: false });
+  }
+}
+
+/** @param {string} quality */
+async function changeQuality(quality) {
+  rememberQuality(quality);
+  forgiveLevels(hls?.url ?? "");
+  if (!hasBegun) {
+    showFirst();
+    return;
+  }
+  const isOriginal = quality === ORIGINAL;
+  const isThere = isOriginal ? !isPlaylist(url) : isPlaylist(url) && chooseLevel(film, quality);
+  if (!isThere) {
+    await recover({ isBlamed: false });
+  }
+  showQualities();
+}
+
+/** The levels give nothing more: those of another worker, or the original, take over meanwhile. */
+function onLevelsFailed() {
+  void recover({ isBlamed: !areLevelsGivenUp(url) });
+}
+
 function isStarved() {
   const wants = !film.paused || film.seeking;
   return wants && !film.ended && film.readyState < HTMLMediaElement.HAVE_FUTURE_DATA;
@@ -121,18 +210,21 @@ function calm() {
 }
 
 /** Fetch fresh addresses until one plays, or until there is no hope. */
-async function recover() {
+async function recover({ isBlamed = true } = {}) {
   if (isRecovering || extras.isTold) {
     return;
   }
   isRecovering = true;
+  if (film.error?.code === MediaError.MEDIA_ERR_DECODE && isPlaylist(url)) {
+    giveUpLevels(url);
+  }
   clearTimeout(stallTimer);
   line.abort();
   showProblem(null);
   if (film.error || isStarved()) {
     showStatus("Reconnecting…"); // otherwise it plays on from what it holds
   }
-  if (Date.now() < staleAt) {
+  if (isBlamed && Date.now() < staleAt && !areLevelsGivenUp(url)) {
     failures.note(url);
   }
   for (let attempt = 0; ; attempt += 1) {
@@ -177,7 +269,10 @@ async function wait(attempt, trouble) {
 function follow() {
   line.abort();
   line = new AbortController();
-  watchLine(film, url, () => void recover(), line.signal);
+  showQualities();
+  if (!isPlaylist(url)) {
+    watchLine(film, url, () => void recover(), line.signal);
+  }
 }
 
 /**
@@ -191,23 +286,34 @@ async function tryOnce(attempt) {
     if (!signed.ok) {
       return await refusal(signed);
     }
-    const { url: fresh, lasts_s: lasts } = await signed.json();
-    url = fresh;
+    const { url: fresh, lasts_s: lasts, hls: levels } = await signed.json();
+    hls = levels;
+    url = choiceOf(fresh);
     const signal = AbortSignal.timeout(LOAD_PATIENCE_MS);
     const byte = await fetch(url, { headers: { Range: "bytes=0-0" }, cache: "no-store", signal });
     if (!byte.ok) {
-      return await refusal(byte);
+      const refused = await refusal(byte);
+      return !refused.trouble && giveUpPlaylist() ? tryOnce(attempt) : refused;
     }
     await byte.body?.cancel();
     staleAt = Date.now() + lasts * 1000;
     if (!(await load(url))) {
-      return { message: NOT_PLAYABLE, trouble: null };
+      return giveUpPlaylist() ? tryOnce(attempt) : { message: NOT_PLAYABLE, trouble: null };
     }
     follow();
     return null;
   } catch {
     return { message: UNREACHABLE, trouble: { code: "offline", status: 0, retryAfter: 0 } };
   }
+}
+
+/** Whether there is the original still to be tried, because it was the other qualities that failed. */
+function giveUpPlaylist() {
+  if (!isPlaylist(url)) {
+    return false;
+  }
+  giveUpLevels(url);
+  return true;
 }
 
 /** @param {Response} answer */
@@ -268,7 +374,7 @@ async function moveTo(url) {
 async function reload(url) {
   const { position, playing } = wanted;
   const speed = film.playbackRate;
-  film.src = url;
+  setSource(film, url, position);
   if (!(await hasMetadata())) {
     return false;
   }
@@ -286,7 +392,9 @@ function hasMetadata() {
   /** @type {Promise<boolean>} */
   const outcome = new Promise((resolve) => {
     film.addEventListener("loadedmetadata", () => resolve(true), { signal: done.signal });
-    film.addEventListener("error", () => resolve(false), { signal: done.signal });
+    for (const name of ["error", LEVELS_FAILED]) {
+      film.addEventListener(name, () => resolve(false), { signal: done.signal });
+    }
     setTimeout(() => resolve(false), LOAD_PATIENCE_MS);
   });
   return outcome.finally(() => done.abort());
@@ -375,7 +483,7 @@ function isForFilm(event) {
   const target = /** @type {Element} */ (event.target);
   const isMovingPage = SCROLL_KEYS.includes(event.key) && !stage.contains(target) && canScroll();
   const isWithOther = event.ctrlKey || event.altKey || event.metaKey;
-  return !isWithOther && !target.closest("a, button") && !isMovingPage;
+  return !isWithOther && !target.closest("a, button, select") && !isMovingPage;
 }
 
 function canScroll() {
@@ -405,24 +513,29 @@ function listen() {
     }
   };
   on(["play"], () => want({ playing: true }));
+  on(["play"], () => void loadFirst());
   on(["pause"], () => want({ playing: false }));
   on(["timeupdate", "seeking"], () => want({ position: film.currentTime }));
   on(["play", "pause", "ended"], () => stage.classList.toggle("is-playing", !film.paused));
   on(["waiting", "stalled", "seeking", "progress"], watch);
   on(["playing", "canplay", "seeked", "timeupdate", "pause"], calm);
   on(["error"], () => void recover());
+  on([LEVELS_FAILED], onLevelsFailed);
+  on(["loadedmetadata", "resize"], showQualities);
 }
 
 listen();
 announceSong();
 stage.addEventListener("pointermove", pointAt);
+stage.addEventListener("pointerdown", pointAt);
+menu?.addEventListener("change", () => void changeQuality(menu.value));
 retry.addEventListener("click", () => void recover());
 document.addEventListener("keydown", onKey, { capture: true });
 
 waking.start();
 document.addEventListener("visibilitychange", () => !document.hidden && waking.start());
 keepAwake(() => (film.paused || film.ended ? null : workerOf(url)), new AbortController().signal);
-follow();
+showFirst();
 if (wanted.position > 0 && !film.error) {
   film.currentTime = wanted.position;
 }

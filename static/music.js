@@ -11,7 +11,7 @@ import { Queue } from "./queue.js";
 
 /** @typedef {import("./api.js").Filter} Filter */
 /** @typedef {import("./api.js").MediaFile} MediaFile */
-/** @typedef {Omit<import("./player.js").PlayerView, "untilAwake">} SongView */
+/** @typedef {Omit<import("./player.js").PlayerView, "untilAwake" | "showQualities">} SongView */
 /** @typedef {"off" | "all" | "one"} Repeat */
 
 const LONG_S = 15 * 60; // a talk or a book is resumed, a song begins anew
@@ -166,6 +166,7 @@ export class Music {
       showProblem: (problem) => this.#player === player && this.#say({ problem }),
       adopt: (twin) => this.#adopt(twin),
       countBytes: (bytes) => this.#view.countBytes(bytes),
+      showQualities: () => {}, // of a song there are none
       untilAwake: (worker) => this.#around.waking.untilAwake(worker),
     });
     this.#player = player;

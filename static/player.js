@@ -5,7 +5,20 @@ import { ApiError, errorFrom } from "./api.js";
 import { canChangeOver, changeOver } from "./change-over.js";
 import { isGuarded, listenToGuard } from "./guard.js";
 import { keepAwake } from "./keep-awake.js";
+import {
+  areLevelsGivenUp,
+  canPlayLevels,
+  chooseLevel,
+  dropSource,
+  forgiveLevels,
+  giveUpLevels,
+  LEVELS_FAILED,
+  levelHeights,
+  SEGMENT_LOADED,
+  setSource,
+} from "./levels.js";
 import { watchLine } from "./line-watch.js";
+import { isPlaylist, ORIGINAL, recallQuality, rememberQuality } from "./qualities.js";
 import { delayAfter, describeTrouble } from "./trouble.js";
 import { Failures, hasOthers, workerOf } from "./workers.js";
 
@@ -27,10 +40,14 @@ const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its lif
  * @property {(text: string | null, code?: string) => void} showProblem
  * @property {(media: HTMLMediaElement) => void} adopt another element has taken the old one's place
  * @property {(bytes: number) => void} countBytes
+ * @property {(qualities: import("./qualities.js").Qualities | null) => void} showQualities null when
+ *   there is nothing to choose from
  * @property {(worker: string | null) => Promise<void> | null} untilAwake null unless the worker sleeps
  */
 
-/** @typedef {{url: string, via: string, lifetime: number}} SignedUrl */
+/** @typedef {{url: string, via: string, lifetime: number}} Source */
+/** @typedef {import("./qualities.js").Hls & {lifetime: number}} SignedHls */
+/** @typedef {Source & {size: number, hls: SignedHls | null}} SignedUrl */
 
 /** What the workers did to any film of this page. */
 const failures = new Failures();
@@ -55,6 +72,9 @@ export class Player {
   #url = "";
   #staleAt = 0; // when the token in it ends, in this machine's milliseconds
   #line = new AbortController();
+  /** What was signed last. @type {SignedUrl | null} */
+  #signed = null;
+  #isChoiceOpen = false; // somebody chose a quality while another URL was on its way
   /** How the bytes come, as the backend says. */
   via = "";
 
@@ -103,7 +123,29 @@ export class Player {
     await this.#recover("Reconnecting…", { reloadAtOnce: false });
   }
 
-  /** Stop, and let go of the connection: without `load` the browser goes on fetching. */
+  /**
+   * Go on in another quality, here and in the films that are opened later.
+   * @param {string} quality as `qualities.js` names it
+   */
+  async choose(quality) {
+    rememberQuality(quality);
+    if (this.#isRecovering || this.#isRenewing) {
+      this.#isChoiceOpen = true;
+      return;
+    }
+    const { hls } = this.#signed ?? { hls: null };
+    forgiveLevels(hls?.url ?? "");
+    const wantsLevels = quality !== ORIGINAL && hls !== null;
+    const isThere = wantsLevels
+      ? isPlaylist(this.#url) && chooseLevel(this.#media, quality)
+      : !isPlaylist(this.#url);
+    if (!isThere && !(await this.#moveOn())) {
+      await this.#recover("Loading…", { reloadAtOnce: true, isBlamed: false });
+    }
+    this.#tellQualities();
+  }
+
+  /** Stop, and let go of the connection. */
   close() {
     this.#closing.abort();
     this.#listening.abort();
@@ -111,8 +153,42 @@ export class Player {
     this.#showStatus(null);
     clearTimeout(this.#stallTimer);
     clearTimeout(this.#renewTimer);
-    this.#media.removeAttribute("src");
-    this.#media.load();
+    dropSource(this.#media);
+  }
+
+  /**
+   * Which of the two that were signed is played.
+   * @param {SignedUrl} signed
+   * @returns {Source}
+   */
+  #choiceOf(signed) {
+    this.#signed = signed;
+    const { hls } = signed;
+    const wantsLevels = recallQuality() !== ORIGINAL && canPlayLevels();
+    const isLevels = hls && wantsLevels && !areLevelsGivenUp(hls.url);
+    return isLevels ? { ...hls, via: "worker" } : signed;
+  }
+
+  #tellQualities() {
+    const { hls, size } = this.#signed ?? { hls: null, size: 0 };
+    const media = this.#media;
+    if (!hls || !canPlayLevels() || !(media instanceof HTMLVideoElement)) {
+      this.#view.showQualities(null);
+      return;
+    }
+    this.#view.showQualities({
+      chosen: recallQuality(),
+      heights: levelHeights(media) ?? hls.heights,
+      size,
+      isOriginal: !isPlaylist(this.#url),
+      width: media.videoWidth,
+      height: media.videoHeight,
+    });
+  }
+
+  /** Whether the service worker mends what comes from the URL that plays: of playlists it does not. */
+  get #isMended() {
+    return isGuarded() && !isPlaylist(this.#url);
   }
 
   #listen() {
@@ -138,6 +214,13 @@ export class Player {
     on(["playing", "canplay", "seeked", "timeupdate", "pause"], () => this.#onMoving());
     on(["progress"], () => this.#watchForStall());
     on(["error"], () => void this.#onError());
+    on([LEVELS_FAILED], () => void this.#onLevelsFailed());
+    on(["loadedmetadata", "resize"], () => this.#tellQualities());
+    media.addEventListener(
+      SEGMENT_LOADED,
+      (event) => this.#view.countBytes(/** @type {CustomEvent<number>} */ (event).detail),
+      options,
+    );
   }
 
   /**
@@ -186,7 +269,7 @@ export class Player {
   /** Bytes that stop coming without an error get a fresh URL too, in time. */
   #watchForStall() {
     clearTimeout(this.#stallTimer);
-    const patience = isGuarded() ? GUARDED_PATIENCE_MS : STALL_PATIENCE_MS;
+    const patience = this.#isMended ? GUARDED_PATIENCE_MS : STALL_PATIENCE_MS;
     this.#stallTimer = window.setTimeout(() => {
       if (this.#isWaiting) {
         void this.#recover("Reconnecting…", { reloadAtOnce: false });
@@ -198,7 +281,13 @@ export class Player {
     if (this.#isRecovering || !this.#media.error) {
       return;
     }
-    if (this.#media.error.code === MediaError.MEDIA_ERR_DECODE) {
+    const isDamaged = this.#media.error.code === MediaError.MEDIA_ERR_DECODE;
+    if (isDamaged && isPlaylist(this.#url)) {
+      giveUpLevels(this.#url);
+      await this.#recover("Loading…", { reloadAtOnce: true, isBlamed: false });
+      return;
+    }
+    if (isDamaged) {
       const text = "This file is damaged here, or in a form this browser cannot play.";
       this.#view.showProblem(text, "not_decoded");
       return;
@@ -206,7 +295,14 @@ export class Player {
     await this.#recover("Reconnecting…", { reloadAtOnce: false });
   }
 
-  /** @param {SignedUrl} signed */
+  /** The levels give nothing more: those of another worker, or the original, take over meanwhile. */
+  async #onLevelsFailed() {
+    if (!this.#isRecovering && !this.#isRenewing) {
+      await this.#leave({ isBlamed: !areLevelsGivenUp(this.#url) });
+    }
+  }
+
+  /** @param {Source} source */
   #renewInTime({ lifetime }) {
     clearTimeout(this.#renewTimer);
     this.#staleAt = Date.now() + lifetime * 1000;
@@ -220,19 +316,31 @@ export class Player {
    */
   async #renew() {
     const isBusy = this.#isRecovering || this.#isRenewing;
-    if (isBusy || isGuarded() || !canChangeOver(this.#media) || !this.#hasShown) {
+    if (isBusy || this.#isMended) {
       return isBusy; // the guard mends it, or `error` leads to `#recover`
+    }
+    return this.#moveOn();
+  }
+
+  /**
+   * To a fresh URL of what is to be played, unseen.
+   * @returns {Promise<boolean>} whether it runs from there
+   */
+  async #moveOn() {
+    if (!canChangeOver(this.#media) || !this.#hasShown) {
+      return false;
     }
     this.#isRenewing = true;
     let hasMoved = false;
     try {
-      const signed = await this.#sign(failures.query(0));
+      const source = this.#choiceOf(await this.#sign(failures.query(0)));
       if (!this.#isRecovering && !this.#closing.signal.aborted) {
-        hasMoved = await this.#changeOver(signed.url);
+        hasMoved = await this.#changeOver(source.url);
         if (hasMoved) {
-          this.#follow(signed.url);
+          this.via = source.via;
+          this.#follow(source.url);
         }
-        this.#renewInTime(signed);
+        this.#renewInTime(source);
       }
     } catch (error) {
       if (!(error instanceof ApiError)) {
@@ -241,6 +349,7 @@ export class Player {
       // The gallery does not answer now. The film plays on, and asks again when it has to.
     } finally {
       this.#isRenewing = false;
+      this.#settleChoice();
     }
     await this.#onError(); // of the old one, had it failed meanwhile
     return hasMoved;
@@ -249,9 +358,10 @@ export class Player {
   /**
    * Fetch URLs until one plays. Here and in `#renew` are the only places that change the URL.
    * @param {string} status
-   * @param {{reloadAtOnce: boolean}} how whether to load unasked: asking first tells why it fails
+   * @param {{reloadAtOnce: boolean, isBlamed?: boolean}} how whether to load unasked: asking first
+   *   tells why it fails; and whether it is the worker that failed
    */
-  async #recover(status, { reloadAtOnce }) {
+  async #recover(status, { reloadAtOnce, isBlamed = true }) {
     if (this.#isRecovering || this.#isRenewing) {
       return;
     }
@@ -260,7 +370,7 @@ export class Player {
     this.#line.abort();
     this.#view.showProblem(null);
     this.#showStatus(status);
-    if (Date.now() < this.#staleAt) {
+    if (isBlamed && Date.now() < this.#staleAt) {
       failures.note(this.#url); // later it is the token that has run out
     }
     const { signal } = this.#closing;
@@ -283,9 +393,17 @@ export class Player {
     } finally {
       this.#isRecovering = false;
       this.#showStatus(null);
+      this.#settleChoice();
       if (!signal.aborted && this.#wish.playing) {
         this.#onWaiting();
       }
+    }
+  }
+
+  #settleChoice() {
+    if (this.#isChoiceOpen && !this.#closing.signal.aborted) {
+      this.#isChoiceOpen = false;
+      void this.choose(recallQuality());
     }
   }
 
@@ -313,16 +431,19 @@ export class Player {
     this.#url = url;
     this.#line.abort();
     this.#line = new AbortController();
-    if (!isGuarded()) {
+    this.#tellQualities();
+    if (!isGuarded() && !isPlaylist(url)) {
       watchLine(this.#media, url, () => void this.#leave(), this.#line.signal);
     }
   }
 
   /** The worker is gone, and the film still runs from what it holds: to another one meanwhile. */
-  async #leave() {
-    failures.note(this.#url);
+  async #leave({ isBlamed = true } = {}) {
+    if (isBlamed) {
+      failures.note(this.#url);
+    }
     if (!(await this.#renew())) {
-      await this.#recover("Reconnecting…", { reloadAtOnce: true });
+      await this.#recover("Reconnecting…", { reloadAtOnce: true, isBlamed });
     }
   }
 
@@ -334,24 +455,29 @@ export class Player {
    */
   async #try(attempt, reloadAtOnce) {
     try {
-      const signed = await this.#sign(failures.query(attempt));
+      const source = this.#choiceOf(await this.#sign(failures.query(attempt)));
       if (this.#closing.signal.aborted) {
         return null; // the element may be another player's by now
       }
-      this.#url = signed.url;
+      this.#url = source.url;
       if (!reloadAtOnce) {
-        const patience = AbortSignal.timeout(patienceFor(signed.url));
-        await probe(signed.url, AbortSignal.any([this.#closing.signal, patience]));
+        const patience = AbortSignal.timeout(patienceFor(source.url));
+        await probe(source.url, AbortSignal.any([this.#closing.signal, patience]));
       }
-      const isLoaded = await this.#load(signed.url);
+      const isLoaded = await this.#load(source.url);
       if (this.#closing.signal.aborted) {
         return null;
       }
       if (isLoaded) {
-        this.via = signed.via;
-        this.#renewInTime(signed);
-        this.#follow(signed.url);
+        this.via = source.via;
+        this.#renewInTime(source);
+        this.#follow(source.url);
         return null;
+      }
+      const isInVain = !reloadAtOnce || areLevelsGivenUp(source.url);
+      if (isPlaylist(source.url) && isInVain) {
+        giveUpLevels(source.url);
+        return this.#try(attempt, reloadAtOnce); // the original
       }
       if (reloadAtOnce) {
         return new ApiError("not_loaded", "The film cannot be loaded.");
@@ -363,7 +489,14 @@ export class Player {
         415,
       );
     } catch (error) {
-      return error instanceof ApiError ? error : new ApiError("offline", "The connection is gone.");
+      if (!(error instanceof ApiError)) {
+        return new ApiError("offline", "The connection is gone.");
+      }
+      if (isPlaylist(this.#url) && !error.isPassing && !areLevelsGivenUp(this.#url)) {
+        giveUpLevels(this.#url);
+        return this.#try(attempt, reloadAtOnce); // the original
+      }
+      return error;
     }
   }
 
@@ -378,9 +511,8 @@ export class Player {
     }
     const media = this.#media;
     const { position, playing, speed, volume, muted } = this.#wish;
-    media.src = url;
-    media.load();
-    const names = ["loadedmetadata", "error"];
+    setSource(media, url, position);
+    const names = ["loadedmetadata", "error", LEVELS_FAILED];
     const outcome = await firstOf(media, names, patienceFor(url), this.#closing.signal);
     if (outcome !== "loadedmetadata") {
       return outcome === "closed";

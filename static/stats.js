@@ -57,6 +57,11 @@ export class Stats {
     this.#isCounted = true;
   }
 
+  /** Something else plays from now on, whose bytes may be counted or not. */
+  forgetCount() {
+    this.#isCounted = false;
+  }
+
   #draw() {
     const subject = this.#subject();
     if (!subject) {

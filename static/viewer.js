@@ -15,6 +15,7 @@ import { Picture } from "./picture.js";
 import { Pictures, previewOf } from "./pictures.js";
 import { Player } from "./player.js";
 import { recallPosition, rememberPosition } from "./positions.js";
+import { QualityMenu } from "./quality-menu.js";
 import { ShareDialog } from "./share-dialog.js";
 import { actionOf, HELP } from "./shortcuts.js";
 import { Stats } from "./stats.js";
@@ -65,6 +66,11 @@ export class Viewer {
   #resumed = element("viewer-resumed", HTMLElement);
   #help = element("help", HTMLDialogElement);
   #share = new ShareDialog();
+  #qualities = new QualityMenu(
+    element("menu-quality", HTMLElement),
+    element("menu-qualities", HTMLElement),
+    (quality) => void this.#player?.choose(quality),
+  );
   #stats = new Stats(
     element("viewer-stats", HTMLElement),
     element("viewer-stats-list", HTMLElement),
@@ -182,6 +188,7 @@ export class Viewer {
     this.#player?.close();
     this.#player = null;
     this.#extras = null;
+    this.#qualities.show(null);
     this.#picture = null;
     this.#file = null;
     this.#id = "";
@@ -308,8 +315,12 @@ export class Viewer {
     this.#player = new Player(media, id, (failed) => signUrl(id, failed), {
       showStatus: (text) => this.#showStatus(text),
       showProblem: (text, code) => this.#showFault(text, code),
-      adopt: (twin) => this.#follow(twin),
+      adopt: (twin) => {
+        this.#stats.forgetCount();
+        this.#follow(twin);
+      },
       countBytes: (bytes) => this.#stats.count(bytes),
+      showQualities: (qualities) => this.#qualities.show(qualities),
       untilAwake: (worker) => this.#around.waking.untilAwake(worker),
     });
     this.#follow(media);

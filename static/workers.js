@@ -9,7 +9,7 @@ const REMEMBERED_MAX = 16; // as many as the gallery listens to
  * @param {string} url of a film or of what is told of it
  */
 export function workerOf(url) {
-  const end = url.search(/\/(stream|thumbnail|storyboard|tracks)\/-?\d+\//);
+  const end = url.search(/\/(stream|thumbnail|hls|storyboard|tracks)\/-?\d+\//);
   return end > 0 ? url.slice(0, end) : null;
 }
 

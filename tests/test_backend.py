@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ from gallery.tokens import (
     read_session,
     session_token,
 )
-from telegram_simulator.content import BytesContent
+from telegram_simulator.content import BytesContent, SyntheticContent
+from telegram_simulator.renditions import with_qualities
 from telegram_simulator.world import Document, PhotoSize
 
 CHAT_ID = -1001234567890
@@ -329,7 +331,7 @@ async def test_the_page_loads_nothing_from_elsewhere(gallery: Gallery) -> None:
     html = html.replace("http-equiv", "").replace('data-workers="http://127.0.0.1:1"', "")
     assert "http" not in html
     assert "default-src 'none'; script-src 'self'" in policy
-    assert "media-src 'self' http://127.0.0.1:1;" in policy
+    assert "media-src 'self' blob: http://127.0.0.1:1;" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
 
@@ -602,6 +604,7 @@ async def test_the_signed_url_plays_from_the_worker(stage: Stage, open_films: St
         "name": "Ein Film: 100 %/é.mp4",
         "mime_type": "video/mp4",
         "size": FILM_BYTES,
+        "hls": None,
         "storyboard": None,
     }
     async with films.session.get(tracks) as response:
@@ -611,6 +614,29 @@ async def test_the_signed_url_plays_from_the_worker(stage: Stage, open_films: St
         assert response.headers["Content-Range"] == f"bytes 1000-1999/{FILM_BYTES}"
         assert isinstance(post.media, Document)
         assert await response.read() == post.media.content.read(1000, 1000)
+
+
+async def test_a_film_in_several_qualities_is_signed_with_their_playlist(
+    stage: Stage, film_qualities: Path, open_films: StartGallery
+) -> None:
+    world = stage.telegram.world
+    blank = world.new_document(SyntheticContent(FILM_BYTES), "video/mp4", 4)
+    film = replace(blank, kind="video", file_name="film.mp4")
+    post = world.post(stage.channel, with_qualities(world, film, film_qualities), "")
+    films = await open_films()
+    (listed,) = (await get_json(films, "/api/files"))["files"]
+    assert listed["qualities"] == [720, 360]
+    path = f"/api/files/{stage.channel.chat_id}/{post.id}/url"
+    hls = (await get_json(films, path))["hls"]
+    assert hls["heights"] == [720, 360]
+    grant = URL(hls["url"]).query["renew"]
+    claims = jwt.decode(grant, JWT_SECRET, ["HS256"], audience="renewal")
+    assert claims["sub"] == f"{stage.channel.chat_id}/{post.id}"
+    assert claims["exp"] == hls["expires_at"] <= time.time() + 12 * 3600
+    async with films.session.get(URL(hls["url"], encoded=True)) as response:
+        assert response.status == 200
+        playlist = await response.text()
+    assert playlist.count(f"renew={grant}") == playlist.count("#EXT-X-STREAM-INF") == 3
 
 
 async def test_search_wants_every_word_in_name_or_caption(

@@ -310,6 +310,29 @@ async def test_a_file_id_stays_until_the_file_is_another(open_index: OpenIndex) 
     assert await index.bot_file(CHAT_ID, 1) is None
 
 
+async def test_qualities_stay_until_the_file_is_another(open_index: OpenIndex) -> None:
+    """An update may leave out what Telegram has made of a film; a listing does not."""
+    index = await open_index()
+    film, told = media_file(7, qualities=(720, 360)), BotFile("a", "b")
+
+    async def found() -> tuple[int, ...]:
+        file = await index.find(CHAT_ID, 7)
+        assert file is not None
+        return file.qualities
+
+    await index.put(film)
+    assert await found() == (720, 360)
+    await index.put(media_file(7), told)
+    assert await found() == (720, 360)
+    await index.put(media_file(7, qualities=(1080, 720, 360)), told)
+    assert await found() == (1080, 720, 360)
+    await index.put(media_file(7))
+    assert await found() == ()
+    await index.put(film)
+    await index.put(media_file(7, size=5), told)
+    assert await found() == ()
+
+
 async def test_the_oldest_go_when_there_are_too_many(
     open_index: OpenIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -679,3 +679,62 @@ async def test_documents_are_shown_as_what_they_are(call: Call) -> None:
         "documents.js",
         "['A/b.pdf', '..'].map((name) => m.tabAddress({ chat_id: -1, message_id: 2, name }))",
     ) == ["/files/-1/2/A_b.pdf", "/files/-1/2"]
+
+
+# -- Qualities --------------------------------------------------------------------------------
+
+
+async def test_the_quality_that_was_chosen_is_found_among_those_there_are(call: Call) -> None:
+    nearest = await call(
+        "qualities.js",
+        """['1080', '720', '700', '144'].map((each) => m.nearestHeight([720, 480, 360], each))""",
+    )
+    assert nearest == [720, 720, 480, 360]
+    kept = await call(
+        "qualities.js",
+        """[
+          [['avc1.64001f', 720], ['avc1.4d401e', 360], ['av01.0.01M.08', 360]],
+          [['avc1.64001f', 720, 9], ['hvc1.1.6.L93', 720, 4]],
+          [],
+        ].map((levels) => m.levelsOfOneKind(levels.map(([videoCodec, height, bitrate = 1]) =>
+            ({videoCodec, height, bitrate}))).map((level) => level.videoCodec + level.height))""",
+    )
+    assert kept == [["avc1.64001f720", "avc1.4d401e360"], ["hvc1.1.6.L93720"], []]
+    are_playlists = await call(
+        "qualities.js",
+        """['https://w/a/hls/-1001/7/master.m3u8?token=x', 'https://w/hls/-1001/7/99.m3u8',
+            'https://w/stream/-1001/7/hls.m3u8?token=x', 'https://w/stream/-1001/7/film.mp4']
+           .map(m.isPlaylist)""",
+    )
+    assert are_playlists == [True, True, False, False]
+    urls = await call(
+        "qualities.js",
+        r"""['480', '720', '100'].map((each) => m.levelUrl(
+          '#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9,CODECS="avc1,mp4a",RESOLUTION=1280x720\n' +
+          '12.m3u8?token=x\n#EXT-X-STREAM-INF:BANDWIDTH=5,RESOLUTION=640x360\n13.m3u8?token=x\n',
+          'https://w/hls/-1/7/master.m3u8?token=x', each))""",
+    )
+    assert urls == [f"https://w/hls/-1/7/{number}.m3u8?token=x" for number in (13, 12, 13)]
+
+
+async def test_qualities_are_named_as_people_name_them(call: Call) -> None:
+    menus = await call(
+        "qualities.js",
+        """[
+          {chosen: 'auto', isOriginal: false, width: 1280, height: 720},
+          {chosen: 'auto', isOriginal: true, width: 1280, height: 720},
+          {chosen: 'auto', isOriginal: false, width: 0, height: 0},
+          {chosen: '1080', isOriginal: false, width: 640, height: 360},
+          {chosen: 'original', isOriginal: true, size: 0, width: 0, height: 0},
+          {chosen: '640', heights: [1280, 640], isOriginal: false, width: 360, height: 640},
+        ].map((state) => m.optionsOf({heights: [720, 360], size: 5, ...state},
+            (bytes) => `${bytes} B`).map((each) => (each.isChosen ? '*' : '') + each.text))""",
+    )
+    assert menus == [
+        ["*Auto · 720p", "720p", "360p", "Original · 5 B"],
+        ["*Auto · Original", "720p", "360p", "Original · 5 B"],
+        ["*Auto", "720p", "360p", "Original · 5 B"],
+        ["Auto", "*720p", "360p", "Original · 5 B"],
+        ["Auto", "720p", "360p", "*Original"],
+        ["Auto", "720p", "*360p", "Original · 5 B"],
+    ]

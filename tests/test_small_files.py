@@ -116,6 +116,7 @@ async def test_small_files_come_through_the_backend_and_large_ones_from_the_work
         "name": "Ein Film: é?.mp4",
         "mime_type": "video/mp4",
         "size": DOWNLOAD_BYTES_MAX,
+        "hls": None,
         "storyboard": None,
     }
     assert (await signed(films, large))["via"] == "worker"
@@ -687,7 +688,7 @@ async def test_direct_gives_the_owner_and_nobody_else_the_bot_apis_own_url(
         assert await response.read() == content_of(post)
     async with films.get("/") as page:
         assert (
-            f"media-src 'self' {films.app[SETTINGS].worker_urls[0]} {bot_api.url};"
+            f"media-src 'self' blob: {films.app[SETTINGS].worker_urls[0]} {bot_api.url};"
             in (page.headers["Content-Security-Policy"])
         )
     messages = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]

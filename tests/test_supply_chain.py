@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from packaging.requirements import Requirement
 
 from tools import audit
 
+VENDORED = REPOSITORY / "static" / "vendor"
 RUN_TIME, DEVELOPMENT = "requirements", "requirements-dev"
 BACKEND_ONLY = {"charset-normalizer", "pysubs2"}
 
@@ -148,6 +150,36 @@ def test_no_requirement_names_a_place(name: str) -> None:
     """Where packages come from is the business of whoever installs."""
     text = (REPOSITORY / name).read_text()
     assert not re.search(r"://|index-url|find-links|trusted-host|file:| @ |[\s=]/", text)
+
+
+def test_what_others_wrote_ships_unchanged_with_its_licence() -> None:
+    is_well, lines = audit.judge_vendored(VENDORED)
+    assert is_well, lines
+    (package,) = json.loads((VENDORED / "vendor.json").read_text())
+    assert f"licence: hls.js {package['version']}: Apache-2.0" in lines
+    assert f'"{package["version"]}"' in (VENDORED / "hls.light.min.mjs").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda folder: (folder / "hls.light.min.mjs").write_text("alert(1)"), "WAS CHANGED"),
+        (lambda folder: (folder / "jquery.js").write_text(""), "NOBODY KNOWS WHOSE"),
+        (
+            lambda folder: (folder / "vendor.json").write_text(
+                (folder / "vendor.json").read_text().replace("Apache-2.0", "SSPL-1.0")
+            ),
+            "NOT ALLOWED",
+        ),
+    ],
+    ids=["changed", "unknown", "another licence"],
+)
+def test_the_audit_sees_what_is_wrong_with_it(wrong: Any, said: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(VENDORED, tmp_path / "vendor"))
+    wrong(folder)
+    is_well, lines = audit.judge_vendored(folder)
+    assert not is_well
+    assert any(line.endswith(said) for line in lines)
 
 
 def test_the_environment_is_made_from_the_lock() -> None:

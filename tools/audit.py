@@ -8,6 +8,7 @@ pip-audit itself reports "no known vulnerabilities" also of packages that it cou
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -35,6 +36,7 @@ def main() -> None:
     verdicts = [
         judge_vulnerabilities(*run_pip_audit(REPOSITORY / "requirements-dev.lock")),
         judge_licences(read_lock(REPOSITORY / "requirements.lock"), run_pip_licenses()),
+        judge_vendored(REPOSITORY / "static" / "vendor"),
     ]
     for _, lines in verdicts:
         print(*lines, sep="\n")
@@ -105,6 +107,29 @@ def judge_licences(locked: Mapping[str, bool], licences: Mapping[str, str]) -> V
         is_well = is_well and is_allowed
         lines.append(f"licence: {name}: {licence}{'' if is_allowed else '  <- NOT ALLOWED'}")
     return is_well, lines
+
+
+def judge_vendored(folder: Path) -> Verdict:
+    """What is kept here as others made it: its licence, and that nobody has changed a byte."""
+    lines, is_well = [], True
+    listed = json.loads((folder / "vendor.json").read_text())
+    for package in listed:
+        licence = package["licence"]
+        is_allowed = all(part in ALLOWED_LICENCES for part in parts_of(licence))
+        changed = [
+            name
+            for name, digest in package["sha256"].items()
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
+        ]
+        is_well = is_well and is_allowed and not changed
+        notes = ["" if is_allowed else "NOT ALLOWED", *(f"{name} WAS CHANGED" for name in changed)]
+        note = ", ".join(filter(None, notes))
+        title = f"{package['name']} {package['version']}"
+        lines.append(f"licence: {title}: {licence}{f'  <- {note}' if note else ''}")
+    known = {"vendor.json", *(name for package in listed for name in package["sha256"])}
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    lines += [f"licence: {folder.name}/{name}  <- NOBODY KNOWS WHOSE" for name in strangers]
+    return is_well and not strangers, lines
 
 
 def parts_of(licence: str) -> Iterable[str]:
