@@ -50,6 +50,28 @@ def opens_in_browser(file: MediaFile) -> bool:
     return media_type_of(file) in _READ_TYPES
 
 
+def page_values(file: MediaFile) -> dict[str, str]:
+    """What the page of a shared file says of it, by whatever link it is opened."""
+    width, height = shown_size(file)
+    is_read = opens_in_browser(file)
+    return {
+        "kind": file.kind,
+        "name": file.name,
+        "performer": file.performer,
+        "facts": facts_of(file),
+        "description": description_of(file),
+        "mime_type": media_type_of(file),
+        "size": str(file.size),
+        "width": str(width),
+        "height": str(height),
+        "heights": " ".join(map(str, file.qualities)),
+        "has_storyboard": "yes" if file.has_storyboard else "",
+        "playlist_hidden": "" if file.kind in ("video", "audio") else "hidden",
+        "open_hidden": "" if is_read else "hidden",
+        "download_style": "button-quiet" if is_read else "",
+    }
+
+
 def shown_size(
     file: MediaFile, width_max: int = FRAME_MAX_PX, height_max: int = FRAME_MAX_PX
 ) -> tuple[int, int]:

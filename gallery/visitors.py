@@ -30,14 +30,7 @@ from gallery.errors import ApiError
 from gallery.files import EDGE_MAX_PX, Hls, MediaFile, hls_url, stream_url, thumbnail_url
 from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
-from gallery.presentation import (
-    description_of,
-    facts_of,
-    media_type_of,
-    opens_in_browser,
-    shown_size,
-    title_of,
-)
+from gallery.presentation import page_values, title_of
 from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
@@ -135,40 +128,24 @@ async def _player_page(
     request: web.Request, share: Share, file: MediaFile, place: str
 ) -> web.Response:
     links = _links(request)
-    width, height = shown_size(file)
     signed = await _sign(request, share, file, is_ours=True)
-    has_player = file.kind in ("video", "audio")
     poster = f"/v/{links.share}/poster" if file.has_thumbnail else ""
-    opens = opens_in_browser(file)
     values = {
+        **page_values(file),
         "place": place,
-        "kind": file.kind,
-        "name": file.name,
-        "has_storyboard": "yes" if file.has_storyboard else "",
-        "facts": facts_of(file),
-        "description": description_of(file),
         "source": signed.url,
         "lasts_s": str(signed.lasts_s),
         # With qualities to choose from the page says what is loaded, before anything is.
         "preload": "none" if signed.hls else "metadata",
         "hls": signed.hls.url if signed.hls else "",
-        "heights": " ".join(map(str, file.qualities)),
-        "size": str(file.size),
         "ends_at": str(share.expires_at or ""),
         "link": links.url,
         "path": f"/v/{links.share}",
         "playlist": f"/m3u/{links.share}",
-        "playlist_hidden": "" if has_player else "hidden",
         "watch_url": links.watch_url,
         "oembed_url": oembed_link(links),
         "poster": poster,
         "cover": poster or f"/static/{request.app[PAGES].version}/song.svg",
-        "performer": file.performer,
-        "open_hidden": "" if opens else "hidden",
-        "download_style": "button-quiet" if opens else "",
-        "mime_type": media_type_of(file),
-        "width": str(width),
-        "height": str(height),
     }
     return request.app[PAGES].response(
         f"embed-{STAGES[file.kind]}.html",
