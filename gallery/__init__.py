@@ -18,6 +18,7 @@ catalogue                            what is in the channels; knows nothing of t
 bot_api, messages, polling, updates  what Telegram tells us itself
 pages, sign_in, health               what everybody may ask for
 snippets, oembed, previews           how other sites show a shared file
+share_urls                           where at a worker a shared file is
 visitors, share_api                  what the holder of a link may have; making and ending links
 http_file, small_files, whole_files  the bytes of small files
 tracks, share_tracks                 subtitles, for the owner and for others

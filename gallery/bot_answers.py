@@ -10,10 +10,10 @@ from typing import Final
 
 from gallery import bot_words as words
 from gallery.bot_api import BotApiError
-from gallery.bot_links import FilmLinks, blank_file, own_url
+from gallery.bot_links import FilmLinks, own_url
 from gallery.bot_status import Status
 from gallery.bot_talk import Talk, told_safely
-from gallery.files import MediaFile
+from gallery.files import MediaFile, blank_file
 from gallery.index import Index
 from gallery.messages import Message, Place, command_in, file_in, has_file, places_in
 from gallery.settings import Settings

@@ -9,7 +9,7 @@ from typing import Final
 from gallery.bot_words import Film, links_html
 from gallery.catalogue import Catalogue
 from gallery.errors import ApiError
-from gallery.files import MediaFile
+from gallery.files import MediaFile, blank_file
 from gallery.messages import Message, Place, Told, file_as_if_in, file_in, origin_of
 from gallery.presentation import title_of
 from gallery.settings import Settings
@@ -118,9 +118,3 @@ class FilmLinks:
 def own_url(settings: Settings) -> str:
     """Where the gallery is, as far as it knows: without PUBLIC_URL on its own machine only."""
     return settings.public_url or f"http://localhost:{settings.port}"
-
-
-def blank_file(chat_id: int, message_id: int) -> MediaFile:
-    """What is known of a file of which only the place is known."""
-    place = {"chat_id": chat_id, "message_id": message_id}
-    return MediaFile.from_listing({**place, "name": "", "mime_type": "", "size": 0, "date": 0})

@@ -12,10 +12,10 @@ from typing import Final
 from gallery import bot_words as words
 from gallery.bot_answers import Offered
 from gallery.bot_api import BotApiError
-from gallery.bot_links import FilmLinks, blank_file
+from gallery.bot_links import FilmLinks
 from gallery.bot_talk import Talk, told_safely
 from gallery.bot_words import Film
-from gallery.files import MediaFile
+from gallery.files import MediaFile, blank_file
 from gallery.messages import Message, Place, file_as_if_in
 from gallery.settings import Settings
 from gallery.shares import DEFAULT_LIFETIME_S

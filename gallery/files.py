@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+FILM_TYPE: Final = "video/mp4"  # what a file is taken for that is not known yet
 KINDS: Final = ("video", "image", "audio", "document")
 # What comes of reading JSON whose parts are not what they should be; infinity is OverflowError.
 MALFORMED: Final = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
@@ -87,6 +88,13 @@ class MediaFile:
             if family in KINDS:
                 return family
         return "document"
+
+
+def blank_file(chat_id: int, message_id: int, mime_type: str = "") -> MediaFile:
+    """What is known of a file of which only the place is known."""
+    place = {"chat_id": chat_id, "message_id": message_id}
+    facts = {"name": "", "mime_type": mime_type, "size": 0, "date": 0}
+    return MediaFile.from_listing({**place, **facts})
 
 
 def clean_text(value: object) -> str:

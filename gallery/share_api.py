@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import MESSAGE_ID_MAX, MediaFile
+from gallery.files import FILM_TYPE, MESSAGE_ID_MAX, MediaFile, blank_file
 from gallery.presentation import title_of
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
@@ -24,7 +24,7 @@ from gallery.shares import (
 )
 from gallery.sign_in import refuse_other_sites
 from gallery.snippets import embed_code, media_code
-from gallery.visitors import base_url, unknown_film
+from gallery.visitors import base_url
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -104,7 +104,7 @@ def _describe(
 ) -> dict[str, object]:
     text = write_share(request.app[SETTINGS].jwt_secret, share)
     links = Links(base_url(request), text)
-    known = file or unknown_film(share)
+    known = file or blank_file(share.chat_id, share.message_id, FILM_TYPE)
     return {
         "id": share.id,
         "chat_id": share.chat_id,

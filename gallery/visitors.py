@@ -1,16 +1,12 @@
 """Visitors: what the holder of a share link may have: that one file, by every usual door.
 
-    /v/{share}           the bytes, by way of a redirect to the worker
-    /v/{share}/poster    the thumbnail, likewise
-    /watch/{share}       a page for people: the player, what it is, and ways to have it elsewhere
-    /embed/{share}       a page with nothing but the player, for frames of other sites
-    /m3u/{share}         a playlist of one, for VLC and its like
-    /oembed?url=         how to embed it, as JSON (https://oembed.com)
-    /api/share/{share}/url    a fresh worker URL, for the player page
-
-The worker's URL carries a token of an hour and a renewal grant, which the worker itself turns into
-fresh tokens: at most for twelve hours and until the share ends. So long a film that is open
-already may run on after its share was revoked.
+/v/{share}           the bytes, by way of a redirect to the worker
+/v/{share}/poster    the thumbnail, likewise
+/watch/{share}       a page for people: the player, what it is, and ways to have it elsewhere
+/embed/{share}       a page with nothing but the player, for frames of other sites
+/m3u/{share}         a playlist of one, for VLC and its like
+/oembed?url=         how to embed it, as JSON (https://oembed.com)
+/api/share/{share}/url    a fresh worker URL, for the player page
 """
 
 import asyncio
@@ -18,7 +14,7 @@ import functools
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Final
 from urllib.parse import quote
 
@@ -27,16 +23,23 @@ from aiohttp import web
 from gallery import tokens
 from gallery.catalogue import CATALOGUE
 from gallery.errors import ApiError
-from gallery.files import EDGE_MAX_PX, Hls, MediaFile, hls_url, stream_url, thumbnail_url
+from gallery.files import (
+    EDGE_MAX_PX,
+    FILM_TYPE,
+    MediaFile,
+    blank_file,
+    thumbnail_url,
+)
 from gallery.oembed import describe, oembed_link
 from gallery.pages import PAGES
 from gallery.presentation import page_values, title_of
 from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
+from gallery.share_urls import end_of, sign, told
 from gallery.shares import Links, Share, read_share
 from gallery.sign_in import is_https
-from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to_our_page
+from gallery.worker_choice import WORKER_CHOICE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -81,7 +84,7 @@ def for_visitors(handler: Handler) -> Handler:
 async def play_share(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v/{share}[?download=1]: 307 to the file at the worker, signed afresh."""
     share = await _share_of(request)
-    url = (await _sign(request, share, await _file_of(request, share))).url
+    url = (await sign(request, share, await _file_of(request, share))).url
     download = "&download=1" if request.query.get("download") == "1" else ""
     discovery = f'<{oembed_link(_links(request))}>; rel="alternate"; type="application/json+oembed"'
     return web.Response(status=307, headers={"Location": url + download, "Link": discovery})
@@ -95,7 +98,7 @@ async def show_poster(request: web.Request) -> web.StreamResponse:
     worker_url = await request.app[WORKER_CHOICE].pick(file)
     settings, now = request.app[SETTINGS], time.time()
     ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    token = tokens.visitor_token(*ids, now, _end(share, now, tokens.TOKEN_LIFETIME_S))
+    token = tokens.visitor_token(*ids, now, end_of(share, now, tokens.TOKEN_LIFETIME_S))
     url = thumbnail_url(worker_url, file, token)
     return web.Response(status=307, headers={"Location": url})
 
@@ -105,9 +108,9 @@ async def share_url(request: web.Request) -> web.StreamResponse:
     """GET /api/share/{share}/url?avoid=&attempt=: a worker's URL as JSON, for the player page."""
     share = await _share_of(request)
     file = await _file_of(request, share)
-    signed = await _sign(request, share, file, is_ours=True)
+    signed = await sign(request, share, file, is_ours=True)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
-    return web.json_response({**asdict(signed), **facts, **await _told(request, share, file)})
+    return web.json_response({**asdict(signed), **facts, **await told(request, share, file)})
 
 
 @for_visitors
@@ -128,7 +131,7 @@ async def _player_page(
     request: web.Request, share: Share, file: MediaFile, place: str
 ) -> web.Response:
     links = _links(request)
-    signed = await _sign(request, share, file, is_ours=True)
+    signed = await sign(request, share, file, is_ours=True)
     poster = f"/v/{links.share}/poster" if file.has_thumbnail else ""
     values = {
         **page_values(file),
@@ -289,68 +292,12 @@ async def _file_of(request: web.Request, share: Share) -> MediaFile:
         async with asyncio.timeout(NAME_PATIENCE_S):
             return await request.app[CATALOGUE].find(share.chat_id, share.message_id)
     except TimeoutError:
-        return unknown_film(share)
+        return blank_file(share.chat_id, share.message_id, FILM_TYPE)
     except ApiError as error:
         if error.status != 404:
-            return unknown_film(share)
+            return blank_file(share.chat_id, share.message_id, FILM_TYPE)
         message = "The file behind this link is no longer there."
         raise ApiError(404, "file_not_found", message) from None
-
-
-def unknown_film(share: Share) -> MediaFile:
-    """What can be said of a file that the index does not know."""
-    ids = {"chat_id": share.chat_id, "message_id": share.message_id}
-    blank = {"name": "", "mime_type": "video/mp4", "size": 0, "date": 0}
-    return MediaFile.from_listing({**ids, **blank})
-
-
-@dataclass(frozen=True)
-class _Signed:
-    """A file at the worker: its URL, when the token in it ends, how long the worker renews it, and
-    its other qualities."""
-
-    url: str
-    expires_at: int
-    lasts_s: int
-    hls: Hls | None
-
-
-async def _sign(
-    request: web.Request, share: Share, file: MediaFile, *, is_ours: bool = False
-) -> _Signed:
-    """A URL of a worker that is well; `is_ours` if it is for the player page."""
-    choice = request.app[WORKER_CHOICE]
-    worker_url = await choice.pick(file, Failures.from_query(request))
-    settings, now = request.app[SETTINGS], time.time()
-    expires_at = _end(share, now, tokens.TOKEN_LIFETIME_S)
-    renewed_until = _end(share, now, tokens.RENEWAL_LIFETIME_S)
-    ids = (settings.jwt_secret, share.chat_id, share.message_id)
-    grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
-    token = tokens.visitor_token(*ids, now, expires_at, file.parts)
-    urls = [
-        f"{stream_url(worker_url, file, token)}&renew={grant}",
-        hls_url(worker_url, file, token, grant),
-    ]
-    url, master = (for_our_page(each, choice) if is_ours else each for each in urls)
-    hls = Hls(master, file.qualities, renewed_until) if file.qualities else None
-    return _Signed(url, expires_at, renewed_until - int(now), hls)
-
-
-async def _told(request: web.Request, share: Share, file: MediaFile) -> dict[str, str | None]:
-    """Where a worker tells more of the film, for the player page."""
-    choice, failures = request.app[WORKER_CHOICE], Failures.from_query(request)
-    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
-    now = time.time()
-    ids = (request.app[SETTINGS].jwt_secret, share.chat_id, share.message_id)
-    end = _end(share, now, tokens.TOKEN_LIFETIME_S)
-    token = tokens.visitor_token(*ids, now, end, file.parts)
-    return told_to_our_page(worker_url, file, token, choice)
-
-
-def _end(share: Share, now: float, lifetime_s: int) -> int:
-    """After this lifetime, or with the share if that ends sooner."""
-    end = int(now) + lifetime_s
-    return end if share.expires_at is None else min(end, share.expires_at)
 
 
 def _share_in(request: web.Request, url: str) -> str:

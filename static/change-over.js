@@ -12,6 +12,7 @@ const IN_STEP_PATIENCE_MS = 4_000;
 const TOO_FAR_S = 0.15; // a jump that somebody would notice
 const PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
 const LOOK_EVERY_MS = 15;
+const ASK_EVERY_MS = 200; // whether the twin is ready, beside the events that should tell
 
 /**
  * What the person wants of the film, whatever state its element is in.
@@ -201,7 +202,12 @@ function until(media, names, condition, signal) {
   return new Promise((resolve, reject) => {
     const look = () => condition() && resolve(undefined);
     const timer = setTimeout(() => reject(new Error("late")), PATIENCE_MS);
-    done.signal.addEventListener("abort", () => clearTimeout(timer));
+    // Firefox says of a file that it has whole already that it is there, then nothing more.
+    const looking = setInterval(look, ASK_EVERY_MS);
+    done.signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      clearInterval(looking);
+    });
     for (const name of names) {
       media.addEventListener(name, look, { signal: done.signal });
     }

@@ -30,6 +30,7 @@ const HALF_LIFE_SLOW_S = 4;
 const FIRST_BYTE_MS = 25_000; // a worker holds a player for 20 s before it hangs up
 const FIRST_BYTE_WITH_OTHERS_MS = 8_000;
 const SEGMENT_MS = 120_000;
+const SEGMENT_WITH_OTHERS_MS = 12_000; // one that falls silent in the middle is left in time
 const RETRIES = 3;
 const RETRY_FIRST_MS = 400;
 const RETRY_LONGEST_MS = 4_000;
@@ -343,7 +344,7 @@ function configFor(url) {
   const policy = {
     default: {
       maxTimeToFirstByteMs: isAlone ? FIRST_BYTE_MS : FIRST_BYTE_WITH_OTHERS_MS,
-      maxLoadTimeMs: SEGMENT_MS,
+      maxLoadTimeMs: isAlone ? SEGMENT_MS : SEGMENT_WITH_OTHERS_MS,
       timeoutRetry: retry,
       errorRetry: retry,
     },

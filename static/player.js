@@ -60,6 +60,7 @@ export class Player {
   /** @type {Wish} */
   #wish = { position: 0, playing: false, speed: 1, volume: 1, muted: false };
   #isRecovering = false;
+  #isReloading = false;
   #isRenewing = false;
   #hasShown = false;
   #closing = new AbortController();
@@ -225,10 +226,13 @@ export class Player {
 
   /**
    * Remember what the person wants, except while the element is being reloaded and reports nonsense.
+   * One whose place another is to take plays on from what it holds.
    * @param {Partial<Wish>} change
    */
   #want(change) {
-    if (!this.#isRecovering && !this.#media.error) {
+    const isEmpty = this.#media.readyState < HTMLMediaElement.HAVE_CURRENT_DATA;
+    const isLost = this.#isReloading || (this.#isRecovering && isEmpty);
+    if (!isLost && !this.#media.error) {
       Object.assign(this.#wish, change);
     }
   }
@@ -392,6 +396,7 @@ export class Player {
       }
     } finally {
       this.#isRecovering = false;
+      this.#isReloading = false;
       this.#showStatus(null);
       this.#settleChoice();
       if (!signal.aborted && this.#wish.playing) {
@@ -511,6 +516,7 @@ export class Player {
     }
     const media = this.#media;
     const { position, playing, speed, volume, muted } = this.#wish;
+    this.#isReloading = true;
     setSource(media, url, position);
     const names = ["loadedmetadata", "error", LEVELS_FAILED];
     const outcome = await firstOf(media, names, patienceFor(url), this.#closing.signal);

@@ -7,6 +7,8 @@ export const AUTO = "auto";
 export const ORIGINAL = "original";
 
 const KEY = "rangegram.quality";
+/** What was chosen on this page, where storage may be off, as in some frames. */
+let chosenHere = "";
 
 /**
  * Where the qualities of a film are, that Telegram has made of it.
@@ -39,20 +41,24 @@ export function isPlaylist(url) {
 
 /** The choice of last time. */
 export function recallQuality() {
+  if (chosenHere) {
+    return chosenHere;
+  }
   try {
     const quality = localStorage.getItem(KEY) ?? "";
     return /^(auto|original|[1-9]\d{0,4})$/.test(quality) ? quality : AUTO;
   } catch {
-    return AUTO; // storage is off, as in some frames
+    return AUTO;
   }
 }
 
 /** @param {string} quality */
 export function rememberQuality(quality) {
+  chosenHere = quality;
   try {
     localStorage.setItem(KEY, quality);
   } catch {
-    return; // storage is off: the next film begins with AUTO
+    return; // the next page begins with AUTO
   }
 }
 

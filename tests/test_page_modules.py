@@ -738,3 +738,22 @@ async def test_qualities_are_named_as_people_name_them(call: Call) -> None:
         ["Auto", "720p", "360p", "*Original"],
         ["Auto", "720p", "*360p", "Original · 5 B"],
     ]
+
+
+async def test_a_choice_of_quality_counts_where_nothing_can_be_kept(call: Call) -> None:
+    """A player in a sandboxed frame has no storage; whatever stands there may be anybody's."""
+    found = await call(
+        "qualities.js",
+        """(() => {
+          localStorage.setItem('rangegram.quality', '<script>');
+          const found = [m.recallQuality()];
+          const { getItem, setItem } = Storage.prototype;
+          Storage.prototype.getItem = Storage.prototype.setItem = () => { throw new Error(); };
+          found.push(m.recallQuality());
+          m.rememberQuality('original');
+          found.push(m.recallQuality());
+          Object.assign(Storage.prototype, { getItem, setItem });
+          return found;
+        })()""",
+    )
+    assert found == ["auto", "auto", "original"]
