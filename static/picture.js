@@ -77,6 +77,7 @@ export class Picture {
     this.#downX = point.x;
     this.#stage.setPointerCapture(event.pointerId);
     if (this.#fingers.size > 1) {
+      this.#lastTap.at = 0; // it was no tap
       return;
     }
     const last = this.#lastTap;

@@ -213,7 +213,7 @@ async def test_an_album_is_one_card_and_one_walk(house: House) -> None:
         await expect(page.locator("#viewer")).to_be_hidden()
 
 
-async def test_fingers_swipe_pinch_and_tap_twice(house: House) -> None:
+async def test_fingers_swipe_pinch_and_tap(house: House) -> None:
     async with open_chromium(
         base_url=house.url, has_touch=True, viewport={"width": 390, "height": 844}
     ) as page:
@@ -243,6 +243,15 @@ async def test_fingers_swipe_pinch_and_tap_twice(house: House) -> None:
                 await page.touchscreen.tap(195, 400)
             await expect(picture).not_to_have_class(re.compile("is-zoomed"))
             await expect(place).to_have_text("2 of 4")
+            frame = page.locator("#viewer-frame")
+            await page.touchscreen.tap(195, 400)  # all else away, and back
+            await expect(frame).to_have_class(re.compile("is-bare"))
+            await expect(page.locator(".viewer-bar")).not_to_be_visible()
+            whole = await picture.bounding_box()
+            assert whole
+            assert whole["width"] == pytest.approx(390, abs=1)
+            await page.touchscreen.tap(195, 400)
+            await expect(frame).not_to_have_class(re.compile("is-bare"))
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
