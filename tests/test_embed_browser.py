@@ -277,9 +277,9 @@ async def test_the_keyboard_works_wherever_the_focus_is_and_once_for_each_key(
             await page.keyboard.press(key)
             assert await state("paused")
         await page.keyboard.press("f")
-        await page.wait_for_function("document.fullscreenElement?.id === 'stage'")
+        await page.wait_for_function("() => document.fullscreenElement?.id === 'stage'")
         await page.keyboard.press("F")
-        await page.wait_for_function("!document.fullscreenElement")
+        await page.wait_for_function("() => !document.fullscreenElement")
 
 
 async def test_the_player_fits_phones_and_wide_screens(site: Site, page: Page) -> None:
@@ -303,7 +303,7 @@ async def test_the_page_for_people_plays_and_leaves_buttons_and_scrolling_their_
     await has_come_to(page, 100)
     film = page.locator("video")
     await page.keyboard.press("ArrowDown")
-    await page.wait_for_function("scrollY > 0")
+    await page.wait_for_function("() => scrollY > 0")
     assert await film.evaluate("(film) => film.volume") == 1
     await page.keyboard.press("ArrowRight")  # no page moves by this one
     assert await film.evaluate("(film) => film.currentTime") == pytest.approx(105, abs=0.1)
@@ -391,7 +391,7 @@ async def test_a_frame_may_begin_without_sound_and_begin_again(site: Site) -> No
     async with open_chromium() as page:
         with no_errors(page):
             await page.goto(site.link("embed") + "?autoplay=1")
-            await page.wait_for_function("document.querySelector('video').readyState >= 2")
+            await page.wait_for_function("() => document.querySelector('video').readyState >= 2")
             assert await page.evaluate("document.querySelector('video').paused")
             await page.goto(site.link("embed") + "?autoplay=1&muted=1&loop=1")
             await has_come_to(page, 0.3)
