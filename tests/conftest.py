@@ -42,14 +42,18 @@ hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis_settings.register_profile("fuzz", deadline=None)  # of `make fuzz`, with other seeds
 hypothesis_settings.load_profile("tests")
 
-WAITING_FILES = ("test_trouble_table.py", "test_film_outlasts_token.py")
+LONG_FILES = (
+    *("test_trouble_table.py", "test_film_outlasts_token.py", "test_many_workers.py"),
+    *("test_fuzz.py", "test_qualities_browser.py", "test_third_party_page.py", "test_process.py"),
+    *("test_deploy_docs.py", "test_viewer_browser.py", "test_sleep_and_wake.py"),
+)
 
 StartClient = Callable[..., Awaitable[TestClient[Any, Any]]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that mostly wait come first, so that others run beside them to the end."""
-    items.sort(key=lambda item: item.path.name not in WAITING_FILES)
+    """Files that take long come first, so that others run beside them to the end."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @pytest.fixture(autouse=True)
