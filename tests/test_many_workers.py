@@ -28,6 +28,7 @@ from rough_line import RoughLine
 from yarl import URL
 
 import backend
+from gallery import worker_choice as worker_choice_module
 from gallery import workers as workers_module
 from gallery.settings import Settings
 from gallery.shares import new_share, write_share
@@ -140,6 +141,8 @@ def always_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learnt of a worker is looked at anew for every URL."""
     monkeypatch.setattr(workers_module, "LOOK_FOR_S", 0.0)
     monkeypatch.setattr(workers_module, "LOOK_AGAIN_S", 0.0)
+    # A machine that runs four tests at once may make one that is well look slow.
+    monkeypatch.setattr(worker_choice_module, "LOOK_TIMEOUT_S", 10.0)
 
 
 # -- Who serves what -------------------------------------------------------------------------------

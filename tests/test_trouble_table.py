@@ -465,12 +465,12 @@ async def _flood_premium(scene: Scene) -> None:
 
 
 def _login_flood(scene: Scene) -> None:
-    scene.telegram.trouble.flood_wait(8, method="auth.importBotAuthorization")
+    scene.telegram.trouble.flood_wait(6, method="auth.importBotAuthorization")
 
 
 @row("a login flood at the start", 10, before=_login_flood)
 async def _flood_at_login(scene: Scene) -> None:
-    assert (await scene.until_state("flood wait"))["wait_s"] <= 8
+    assert (await scene.until_state("flood wait"))["wait_s"] <= 6
     assert scene.telegram.counters.methods["auth.importBotAuthorization"] == 1
     await scene.until_everybody_plays()
     assert scene.telegram.counters.methods["auth.importBotAuthorization"] == 2
