@@ -16,10 +16,10 @@ help:  ## this list
 demo: venv  ## the whole house on this machine, no account needed; MEDIA=~/Videos shows your own films
 	@exec $(VENV)/bin/python demo.py --media "$(MEDIA)" $(if $(PORT),--port $(PORT)) $(if $(RTT),--rtt $(RTT)) $(if $(RATE),--rate $(RATE))
 
-# Four at a time, each file as a whole, since most tests wait for one thing or another; in the order
+# Three at a time, each file as a whole, since most tests wait for one thing or another; in the order
 # of tests/conftest.py, where those that take long come first.
 test: venv browsers programs servers  ## every test, with real browsers; TESTS=tests/test_ranges.py runs some of them
-	$(VENV)/bin/python -m pytest --numprocesses 4 --dist loadfile \
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile \
 	  --no-loadscope-reorder $(TESTS)
 
 SECONDS := 600

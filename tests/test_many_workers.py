@@ -141,7 +141,7 @@ def always_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learnt of a worker is looked at anew for every URL."""
     monkeypatch.setattr(workers_module, "LOOK_FOR_S", 0.0)
     monkeypatch.setattr(workers_module, "LOOK_AGAIN_S", 0.0)
-    # A machine that runs four tests at once may make one that is well look slow.
+    # A machine that runs several tests at once may make one that is well look slow.
     monkeypatch.setattr(worker_choice_module, "LOOK_TIMEOUT_S", 10.0)
 
 

@@ -249,7 +249,10 @@ async def frames_play(blog: Blog, tab: Tab) -> None:
 
 
 async def all_outlast_their_tokens(blog: Blog, tab: Tab) -> None:
-    """Each jumps to where nothing was fetched yet, by an address whose token has ended."""
+    """Each jumps to where nothing was fetched yet, by an address whose token has ended.
+
+    Bare elements live by the grant alone; a frame's player may be quicker and ask the gallery.
+    """
     await asyncio.sleep(TOKEN_LIFETIME_S + 1)
     renewals = blog.renewals
     elements = ("bare", "with-crossorigin", "with-source", "preload-none", "song")
@@ -260,7 +263,7 @@ async def all_outlast_their_tokens(blog: Blog, tab: Tab) -> None:
     for frame in frames:
         await frame.evaluate(f"document.querySelector('video').currentTime = {at}")
         await frame.evaluate(PLAYS % at)
-    assert blog.renewals - renewals >= len(elements) + len(frames)
+    assert blog.renewals - renewals >= len(elements)
 
 
 # -- Which pages may show the player ---------------------------------------------------------------
