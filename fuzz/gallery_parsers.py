@@ -283,7 +283,8 @@ def check_gallery_shares(source: Source) -> None:
     """Text is no share of ours unless we signed it; what we signed is read as it was written."""
     assert shares.read_share(SECRET, source.text()) is None
     body = (source.piece() + bytes(25))[:25]
-    raw = body + shares._tag(source.pick((SECRET, SECRET, "another secret, long enough too")), body)
+    secret = source.pick((SECRET, SECRET, "another secret, long enough too"))
+    raw = body + shares.SEAL.tag(secret, body)
     text = base64.urlsafe_b64encode(raw).decode()
     share = shares.read_share(SECRET, text)
     if share is not None:

@@ -1,7 +1,7 @@
 """The gallery: the parts of backend.py, one purpose each.
 
-settings, errors, tokens, files,
-search, logs                         values and decisions, without I/O
+settings, errors, tokens, seals,
+files, search, logs                  values and decisions, without I/O
 safe_names, split_films, languages,
 subtitle_names                       what names say and may be
 encodings, webvtt                    subtitles as browsers want them

@@ -1,18 +1,13 @@
 """Sign-in links: they sign in once, within five minutes, without the password.
 
-A link is 30 bytes in URL-safe base64, 40 characters: a random id (9 bytes), its end in Unix seconds
-(4) and an HMAC-SHA256 of both, cut to 136 bits as with shares. What was used is remembered until
-its end. A table that was made after a link cannot know whether that was used: it opens nothing. So
-a link works once wherever the DATABASE is kept, and once for each gallery where each has its own.
+A link is 40 characters: a sealed random id (9 bytes) and its end in Unix seconds (4). What was
+used is remembered until its end. A table that was made after a link cannot know whether that was
+used: it opens nothing. So a link works once wherever the DATABASE is kept, and once for each
+gallery where each has its own.
 """
 
-import base64
-import hashlib
-import hmac
-import re
 import secrets
 import sqlite3
-import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,16 +17,13 @@ from aiohttp import web
 
 from gallery.errors import ApiError
 from gallery.kept import KeptTable
+from gallery.seals import Seal
 from gallery.tokens import read_with_any
 
 LINK_LIFETIME_S: Final = 300
 USED_MAX: Final = 1_000  # more links than that in five minutes is nobody's need
 
-_BODY: Final = struct.Struct(">9sI")
-_TAG_BYTES: Final = 17
-_FORM: Final = re.compile(r"[A-Za-z0-9_-]{40}", re.ASCII)
-# A key of its own, so that nothing else that the secret signs can pass for one, nor back.
-_KEY_PURPOSE: Final = b"rangegram sign-in link, version 1"
+_SEAL: Final = Seal(b"rangegram sign-in link, version 1", ">9sI")
 
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS used_sign_in_links (
@@ -55,25 +47,16 @@ class SignInLink:
 
 def new_sign_in_link(secret: str, now: float) -> str:
     """A link as it stands in a URL."""
-    body = _BODY.pack(secrets.token_bytes(9), int(now) + LINK_LIFETIME_S)
-    return base64.urlsafe_b64encode(body + _tag(secret, body)).decode()
+    return _SEAL.write(secret, secrets.token_bytes(9), int(now) + LINK_LIFETIME_S)
 
 
 def read_sign_in_link(secret: str, text: str, now: float) -> SignInLink | None:
     """The link this text stands for; None if we never signed it or it has run out."""
-    if not _FORM.fullmatch(text):
+    values = _SEAL.read(secret, text)
+    if values is None:
         return None
-    raw = base64.urlsafe_b64decode(text)
-    body, tag = raw[: _BODY.size], raw[_BODY.size :]
-    if not hmac.compare_digest(tag, _tag(secret, body)):
-        return None
-    identity, expires_at = _BODY.unpack(body)
+    identity, expires_at = values
     return SignInLink(identity.hex(), expires_at) if now < expires_at else None
-
-
-def _tag(secret: str, body: bytes) -> bytes:
-    key = hmac.digest(secret.encode(), _KEY_PURPOSE, hashlib.sha256)
-    return hmac.digest(key, body, hashlib.sha256)[:_TAG_BYTES]
 
 
 class UsedSignInLinks(KeptTable):
