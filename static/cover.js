@@ -1,4 +1,4 @@
-// A song's cover, or the calm colour that stands for it.
+// A file's small picture, such as a song's cover, or the calm colour that stands for it.
 
 import { fillPlaceholder, showThumbnail } from "./grid.js";
 

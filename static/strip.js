@@ -1,7 +1,7 @@
 // The strip of an album under the picture: small pictures of all its files, the open one marked.
 
+import { fillCover } from "./cover.js";
 import { formatTitle } from "./format.js";
-import { fillPlaceholder, showThumbnail } from "./grid.js";
 import { fileId } from "./listing.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
@@ -70,16 +70,7 @@ export class Strip {
     const name = `${KIND_NAMES[file.kind]} ${index + 1} of ${files.length}`;
     button.setAttribute("aria-label", name);
     button.title = formatTitle(file);
-    const placeholder = document.createElement("span");
-    placeholder.className = "card-placeholder";
-    fillPlaceholder(placeholder, file);
-    button.append(placeholder);
-    if (file.thumbnail) {
-      const image = document.createElement("img");
-      image.alt = "";
-      button.append(image);
-      showThumbnail(image, file);
-    }
+    fillCover(button, file);
     button.addEventListener("click", () => this.#onChoice(fileId(file)));
     return button;
   }

@@ -3,10 +3,10 @@
 
 import { ApiError, createShare, getFile, listSubtitles, signExtras, signUrl } from "./api.js";
 import { listenToTaps } from "./bare.js";
+import { fillCover } from "./cover.js";
 import { hasRoomForPdf, pdfFrame, tabAddress, textSheet, wayToShow } from "./documents.js";
 import { FilmExtras } from "./film-extras.js";
 import { formatDuration, formatFacts, formatTitle } from "./format.js";
-import { fillPlaceholder, showThumbnail } from "./grid.js";
 import { fileId } from "./listing.js";
 import { MusicSheet } from "./music-sheet.js";
 import { platformOf, playersOn } from "./open-in.js";
@@ -559,16 +559,7 @@ export class Viewer {
     sheet.className = "viewer-sheet";
     const cover = document.createElement("div");
     cover.className = "viewer-cover";
-    const placeholder = document.createElement("span");
-    placeholder.className = "card-placeholder";
-    fillPlaceholder(placeholder, file);
-    cover.append(placeholder);
-    if (file.thumbnail) {
-      const image = document.createElement("img");
-      image.alt = "";
-      showThumbnail(image, file);
-      cover.append(image);
-    }
+    fillCover(cover, file);
     const name = document.createElement("p");
     name.className = "viewer-sheet-name";
     name.textContent = file.name || formatTitle(file);
