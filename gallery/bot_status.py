@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from html import escape
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
@@ -13,6 +13,7 @@ from gallery.answers import read_json
 from gallery.bot_words import length_words
 from gallery.catalogue import Catalogue
 from gallery.files import MALFORMED, clean_line
+from gallery.workers import BotHealth, Health
 
 HEALTH_TIMEOUT: Final = ClientTimeout(total=10, sock_connect=5)
 WORKERS_MAX: Final = 10
@@ -66,28 +67,27 @@ class Status:
         except (ClientError, OSError, TimeoutError, ValueError):
             return f"{name} {ASLEEP}"
         try:
-            return f"{name}: " + " ".join(_health_words(health))
+            return f"{name}: " + " ".join(_health_words(Health.from_answer(health)))
         except MALFORMED:
             return f"{name} answers, but not as a worker of this version does."
 
 
-def _health_words(health: Any) -> Iterator[str]:
-    viewers = int(health["viewers"])
-    most = f" of at most {int(health['viewers_max'])}" if "viewers_max" in health else ""
+def _health_words(health: Health) -> Iterator[str]:
+    viewers = health.viewers
+    most = "" if health.viewers_max is None else f" of at most {health.viewers_max}"
     yield f"{viewers} viewer{'s' * (viewers != 1)}{most}."
-    for bot in health["telegram"][:BOTS_MAX]:
-        yield f"Bot {int(bot['bot'])} {_state_words(bot)}."
-        if blind := len(bot.get("blind_to", ())):
+    for bot in health.bots[:BOTS_MAX]:
+        yield f"Bot {bot.id} {_state_words(bot)}."
+        if blind := len(bot.blind_to):
             yield f"It cannot see {blind} of the channels: is it an administrator there?"
-    if behind_s := int(health.get("clock_behind_s", 0)):
+    if behind_s := int(health.clock_behind_s):
         yield f"Its clock is {length_words(abs(behind_s))} {'slow' if behind_s > 0 else 'fast'}."
 
 
-def _state_words(bot: Any) -> str:
-    state = str(bot["state"])
-    if state == "flood wait":
-        return f"rests for {length_words(float(bot['wait_s']))}, because Telegram says so"
-    if state == "refused":
-        reason = escape(clean_line(bot.get("message"))[:REASON_MAX])
-        return f"is refused by Telegram: {reason}"
-    return STATES.get(state, f"is in a state of another version: {escape(clean_line(state))}")
+def _state_words(bot: BotHealth) -> str:
+    if bot.state == "flood wait":
+        return f"rests for {length_words(bot.wait_s)}, because Telegram says so"
+    if bot.state == "refused":
+        return f"is refused by Telegram: {escape(bot.message[:REASON_MAX])}"
+    known = STATES.get(bot.state)
+    return known or f"is in a state of another version: {escape(clean_line(bot.state))}"

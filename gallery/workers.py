@@ -33,6 +33,7 @@ class BotHealth:
     state: str
     wait_s: float
     blind_to: tuple[int, ...]  # channels that it was lately found not to see
+    message: str  # why Telegram refuses it
 
     @property
     def is_able(self) -> bool:
@@ -65,6 +66,7 @@ class Health:
                     str(bot["state"]),
                     _finite(bot.get("wait_s", 0)),
                     tuple(int(chat_id) for chat_id in bot.get("blind_to", ())),
+                    clean_line(bot.get("message")),
                 )
                 for bot in body["telegram"][:BOTS_MAX]
             ),
