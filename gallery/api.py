@@ -88,9 +88,22 @@ async def sign_url(request: web.Request) -> web.Response:
     """
     file = await requested_file(request)
     failures = Failures.from_query(request)
-    signed = None if failures else await _small_file_url(request, file)
-    url, via, expires_at = signed or await _worker_url(request, file, failures)
-    hls = await _hls(request, file, failures)
+    small = None if failures else await _small_file_url(request, file)
+    choice = request.app[WORKER_CHOICE]
+    # Nobody need wait for a look at a worker from which nothing is played.
+    is_played_there = small is None or file.qualities
+    worker_url = await choice.pick(file, failures) if is_played_there else choice.known(file)
+    settings, now = request.app[SETTINGS], int(time.time())
+    ids = (settings.jwt_secret, file.chat_id, file.message_id)
+    token = tokens.file_token(*ids, now, file.parts)
+    renewed_until = now + tokens.RENEWAL_LIFETIME_S
+    grant = tokens.renewal_grant(*ids, renewed_until, file.parts)
+    stream = stream_url(worker_url, file, token)
+    master = hls_url(worker_url, file, token, grant)
+    if request.query.get("portable") != "1":
+        stream, master = for_our_page(stream, choice), for_our_page(master, choice)
+    url, via, expires_at = small or (stream, "worker", now + tokens.TOKEN_LIFETIME_S)
+    hls = Hls(master, file.qualities, renewed_until) if file.qualities else None
     body = {
         "url": url,
         "via": via,
@@ -99,47 +112,9 @@ async def sign_url(request: web.Request) -> web.Response:
         "mime_type": file.mime_type,
         "size": file.size,
         "hls": hls and asdict(hls),
-        **await _told(request, file, failures),
+        **told_to_our_page(worker_url, file, token, choice),
     }
     return web.json_response(body, headers={"Cache-Control": "no-store"})
-
-
-async def _told(request: web.Request, file: MediaFile, failures: Failures) -> dict[str, str | None]:
-    """Where a worker tells more of the film, whichever way its bytes come."""
-    choice = request.app[WORKER_CHOICE]
-    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
-    ids = (request.app[SETTINGS].jwt_secret, file.chat_id, file.message_id)
-    token = tokens.file_token(*ids, time.time(), file.parts)
-    return told_to_our_page(worker_url, file, token, choice)
-
-
-async def _worker_url(
-    request: web.Request, file: MediaFile, failures: Failures
-) -> tuple[str, str, int]:
-    choice = request.app[WORKER_CHOICE]
-    worker_url = await choice.pick(file, failures)
-    settings, now = request.app[SETTINGS], time.time()
-    ids = (settings.jwt_secret, file.chat_id, file.message_id)
-    url = stream_url(worker_url, file, tokens.file_token(*ids, now, file.parts))
-    if request.query.get("portable") != "1":
-        url = for_our_page(url, choice)
-    return url, "worker", int(now) + tokens.TOKEN_LIFETIME_S
-
-
-async def _hls(request: web.Request, file: MediaFile, failures: Failures) -> Hls | None:
-    """The film's other qualities, if Telegram has made some: at a worker, whatever its size."""
-    if not file.qualities:
-        return None
-    choice = request.app[WORKER_CHOICE]
-    worker_url = await choice.pick(file, failures)
-    settings, now = request.app[SETTINGS], time.time()
-    expires_at = int(now) + tokens.RENEWAL_LIFETIME_S
-    ids = (settings.jwt_secret, file.chat_id, file.message_id)
-    grant = tokens.renewal_grant(*ids, expires_at)
-    url = hls_url(worker_url, file, tokens.file_token(*ids, now), grant)
-    if request.query.get("portable") != "1":
-        url = for_our_page(url, choice)
-    return Hls(url, file.qualities, expires_at)
 
 
 async def _small_file_url(request: web.Request, file: MediaFile) -> tuple[str, str, int] | None:

@@ -19,13 +19,15 @@ from gallery.worker_choice import WORKER_CHOICE, Failures, for_our_page, told_to
 
 @dataclass(frozen=True)
 class Signed:
-    """A file at the worker: its URL, when the token in it ends, how long the worker renews it, and
-    its other qualities."""
+    """A file at the worker: its URL, when the token in it ends, how long the worker renews it, its
+    other qualities, and where the worker tells more of it to the player page."""
 
     url: str
     expires_at: int
     lasts_s: int
     hls: Hls | None
+    storyboard: str | None
+    tracks: str | None
 
 
 async def sign(
@@ -46,18 +48,8 @@ async def sign(
     ]
     url, master = (for_our_page(each, choice) if is_ours else each for each in urls)
     hls = Hls(master, file.qualities, renewed_until) if file.qualities else None
-    return Signed(url, expires_at, renewed_until - int(now), hls)
-
-
-async def told(request: web.Request, share: Share, file: MediaFile) -> dict[str, str | None]:
-    """Where a worker tells more of the film, for the player page."""
-    choice, failures = request.app[WORKER_CHOICE], Failures.from_query(request)
-    worker_url = await choice.pick(file, failures) if failures else choice.known(file)
-    now = time.time()
-    ids = (request.app[SETTINGS].jwt_secret, share.chat_id, share.message_id)
-    end = end_of(share, now, tokens.TOKEN_LIFETIME_S)
-    token = tokens.visitor_token(*ids, now, end, file.parts)
-    return told_to_our_page(worker_url, file, token, choice)
+    told = told_to_our_page(worker_url, file, token, choice)
+    return Signed(url, expires_at, renewed_until - int(now), hls, **told)
 
 
 def end_of(share: Share, now: float, lifetime_s: int) -> int:

@@ -30,7 +30,7 @@ from gallery.presentation import opens_in_browser, page_values, title_of
 from gallery.previews import preview_tags
 from gallery.settings import SETTINGS
 from gallery.share_store import SHARES
-from gallery.share_urls import end_of, sign, told
+from gallery.share_urls import end_of, sign
 from gallery.shares import Links, Share, read_share
 from gallery.sign_in import is_https
 from gallery.worker_choice import WORKER_CHOICE
@@ -104,7 +104,7 @@ async def share_url(request: web.Request) -> web.StreamResponse:
     file = await _file_of(request, share)
     signed = await sign(request, share, file, is_ours=True)
     facts = {"name": file.name, "mime_type": file.mime_type, "size": file.size}
-    return web.json_response({**asdict(signed), **facts, **await told(request, share, file)})
+    return web.json_response({**asdict(signed), **facts})
 
 
 @for_visitors
