@@ -181,7 +181,8 @@ def main() -> None:
         sys.exit(2)
     set_up_logs([settings.bot_token.partition(":")[2], *settings.jwt_secrets])
     # aiohttp tells its version and Python's to everybody. Answers to what is no HTTP go past all
-    # hooks, so it is the default that is changed.
+    # hooks, so it is the default that is changed, where it is read: that module only imports it,
+    # which the type checker minds.
     web_response.SERVER_SOFTWARE = "Rangegram"  # type: ignore[attr-defined]
     log.info("gallery on http://%s:%d", settings.host, settings.port)
     try:

@@ -88,7 +88,7 @@ try:
     import fcntl
     import resource
 except ImportError:  # Windows: no lock on the session file, no limit on open files to raise
-    fcntl = resource = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]  # to the type checker they are modules
 
 import cryptg  # Telethon would do without, by AES in pure Python, 200 times too slow for video
 import jwt

@@ -22,6 +22,7 @@ def hide_what_is_not_locked() -> None:
     locked = {_normal(name) for name in re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.MULTILINE)}
     for module, distributions in packages_distributions().items():
         if module not in sys.modules and locked.isdisjoint(map(_normal, distributions)):
+            # None there is how an import is forbidden; the type checker knows of modules only.
             sys.modules[module] = None  # type: ignore[assignment]
 
 

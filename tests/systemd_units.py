@@ -30,8 +30,10 @@ class Unit:
         return value
 
     def seconds(self, key: str) -> int:
-        number, unit = re.fullmatch(r"(\d+)(s|min)", self.one(key)).groups()  # type: ignore[union-attr]
-        return int(number) * {"s": 1, "min": 60}[unit]
+        text = self.one(key)
+        found = re.fullmatch(r"(\d+)(s|min)", text)
+        assert found, text
+        return int(found[1]) * {"s": 1, "min": 60}[found[2]]
 
     @property
     def environment(self) -> dict[str, str]:
