@@ -11,7 +11,7 @@ import {
   formatTitle,
 } from "./format.js";
 import { fileId } from "./listing.js";
-import { clone, workersOfPage } from "./page.js";
+import { clone, part, workersOfPage } from "./page.js";
 import { shareSeen } from "./positions.js";
 import { cardsInView, columnsIn, neighbourOf, placeOf } from "./rows.js";
 import { workerOf } from "./workers.js";
@@ -387,19 +387,4 @@ export function showThumbnail(image, file) {
     { once: true },
   );
   image.src = file.thumbnail;
-}
-
-/**
- * @template {HTMLElement} T
- * @param {HTMLElement} card
- * @param {string} selector
- * @param {new () => T} type
- * @returns {T}
- */
-function part(card, selector, type) {
-  const found = card.querySelector(selector);
-  if (!(found instanceof type)) {
-    throw new TypeError(`gallery.html has no ${selector} in a card`);
-  }
-  return found;
 }

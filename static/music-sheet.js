@@ -4,7 +4,7 @@ import { fillCover } from "./cover.js";
 import { formatDuration, formatTitle } from "./format.js";
 import { fileId } from "./listing.js";
 import { showPlaying } from "./music-bar.js";
-import { clone } from "./page.js";
+import { clone, part } from "./page.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 
@@ -15,19 +15,19 @@ export class MusicSheet {
   #music;
   #sheet = clone("music-sheet-template");
   #parts = {
-    cover: this.#part(".music-art", HTMLElement),
-    title: this.#part(".music-name", HTMLElement),
-    performer: this.#part(".music-by", HTMLElement),
-    seek: this.#part(".music-seek", HTMLInputElement),
-    at: this.#part(".music-at", HTMLElement),
-    length: this.#part(".music-length", HTMLElement),
-    toggle: this.#part(".music-play", HTMLButtonElement),
-    shuffle: this.#part(".music-shuffle", HTMLButtonElement),
-    repeat: this.#part(".music-repeat", HTMLButtonElement),
-    mute: this.#part(".music-mute", HTMLButtonElement),
-    volume: this.#part(".music-volume", HTMLInputElement),
-    queue: this.#part(".music-queue", HTMLElement),
-    list: this.#part(".music-list", HTMLElement),
+    cover: part(this.#sheet, ".music-art", HTMLElement),
+    title: part(this.#sheet, ".music-name", HTMLElement),
+    performer: part(this.#sheet, ".music-by", HTMLElement),
+    seek: part(this.#sheet, ".music-seek", HTMLInputElement),
+    at: part(this.#sheet, ".music-at", HTMLElement),
+    length: part(this.#sheet, ".music-length", HTMLElement),
+    toggle: part(this.#sheet, ".music-play", HTMLButtonElement),
+    shuffle: part(this.#sheet, ".music-shuffle", HTMLButtonElement),
+    repeat: part(this.#sheet, ".music-repeat", HTMLButtonElement),
+    mute: part(this.#sheet, ".music-mute", HTMLButtonElement),
+    volume: part(this.#sheet, ".music-volume", HTMLInputElement),
+    queue: part(this.#sheet, ".music-queue", HTMLElement),
+    list: part(this.#sheet, ".music-list", HTMLElement),
   };
   #shown = "";
   #listed = "";
@@ -44,8 +44,8 @@ export class MusicSheet {
 
   /** @param {HTMLElement} stage */
   show(stage) {
-    this.#draw();
     stage.append(this.#sheet);
+    this.#draw();
     this.#focused?.focus({ preventScroll: true });
     this.#focused = null;
   }
@@ -54,6 +54,7 @@ export class MusicSheet {
     const { activeElement } = document;
     const hasFocus = activeElement instanceof HTMLElement && this.#sheet.contains(activeElement);
     this.#focused = hasFocus ? activeElement : null;
+    this.#isSeeking = false;
     this.#sheet.remove();
   }
 
@@ -66,10 +67,10 @@ export class MusicSheet {
     mute.addEventListener("click", () => {
       music.media.muted = !music.media.muted;
     });
-    this.#part(".music-back", HTMLButtonElement).addEventListener("click", () => {
+    part(this.#sheet, ".music-back", HTMLButtonElement).addEventListener("click", () => {
       void music.step(-1);
     });
-    this.#part(".music-forward", HTMLButtonElement).addEventListener("click", () => {
+    part(this.#sheet, ".music-forward", HTMLButtonElement).addEventListener("click", () => {
       void music.step(1);
     });
     seek.addEventListener("input", () => {
@@ -96,8 +97,8 @@ export class MusicSheet {
 
   #draw() {
     const { file, media, isShuffled, repeat } = this.#music;
-    if (!file) {
-      return;
+    if (!file || !this.#sheet.isConnected) {
+      return; // it is drawn when it is shown
     }
     const parts = this.#parts;
     if (this.#shown !== fileId(file)) {
@@ -143,20 +144,6 @@ export class MusicSheet {
       this.#parts.list.replaceChildren(...following.map(entryOf));
     }
   }
-
-  /**
-   * @template {HTMLElement} T
-   * @param {string} selector
-   * @param {new () => T} type
-   * @returns {T}
-   */
-  #part(selector, type) {
-    const found = this.#sheet.querySelector(selector);
-    if (!(found instanceof type)) {
-      throw new TypeError(`gallery.html has no ${selector} in the music sheet`);
-    }
-    return found;
-  }
 }
 
 /** @param {MediaFile} file */
@@ -164,15 +151,13 @@ function entryOf(file) {
   const entry = clone("music-entry-template");
   const button = /** @type {HTMLElement} */ (entry.querySelector("button"));
   button.dataset.id = fileId(file);
-  const [cover, title, performer, length] = [
-    ".music-entry-cover",
-    ".music-entry-title",
-    ".music-entry-by",
-    ".music-entry-length",
-  ].map((selector) => /** @type {HTMLElement} */ (entry.querySelector(selector)));
-  fillCover(cover, file);
-  title.textContent = formatTitle(file);
-  performer.textContent = file.performer ?? "";
-  length.textContent = formatDuration(file.duration);
+  fillCover(part(entry, ".music-entry-cover", HTMLElement), file);
+  /** @type {(name: string, text: string) => void} */
+  const fill = (name, text) => {
+    part(entry, `.music-entry-${name}`, HTMLElement).textContent = text;
+  };
+  fill("title", formatTitle(file));
+  fill("by", file.performer ?? "");
+  fill("length", formatDuration(file.duration));
   return entry;
 }

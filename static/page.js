@@ -27,6 +27,22 @@ export function clone(id) {
   );
 }
 
+/**
+ * A part of such a copy.
+ * @template {HTMLElement} T
+ * @param {HTMLElement} copied
+ * @param {string} selector
+ * @param {new () => T} type
+ * @returns {T}
+ */
+export function part(copied, selector, type) {
+  const found = copied.querySelector(selector);
+  if (!(found instanceof type)) {
+    throw new TypeError(`this page has no ${selector} in what was cloned`);
+  }
+  return found;
+}
+
 /** The addresses of the workers, as the gallery's server has them. */
 export function workersOfPage() {
   return (element("page", HTMLElement).dataset.workers ?? "").split(" ").filter(Boolean);
