@@ -201,7 +201,9 @@ export class SeekPreview {
     this.#drawPreview();
     if (seconds !== null) {
       this.#wake();
-      void this.#pictures.load().then(() => this.#drawPreview());
+      if (!this.#pictures.areThere) {
+        void this.#pictures.load().then(() => this.#drawPreview());
+      }
     }
   }
 

@@ -61,6 +61,10 @@ export class SeekPictures {
     this.#signal = signal;
   }
 
+  get areThere() {
+    return this.#found !== null;
+  }
+
   /** @returns {Promise<void>} when they are there, or cannot be had now */
   load() {
     this.#loading ??= this.#load().catch(() => {
