@@ -12,6 +12,7 @@ import {
   giveUpLevels,
   LEVELS_FAILED,
   levelHeights,
+  levelsToPlay,
   setSource,
 } from "./levels.js";
 import { watchLine } from "./line-watch.js";
@@ -128,8 +129,7 @@ function heightsOf(media) {
  * @param {string} original
  */
 function choiceOf(original) {
-  const wantsLevels = recallQuality() !== ORIGINAL && canPlayLevels();
-  return hls && wantsLevels && !areLevelsGivenUp(hls.url) ? hls.url : original;
+  return levelsToPlay(hls)?.url ?? original;
 }
 
 function showQualities() {

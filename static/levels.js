@@ -7,6 +7,7 @@ import {
   levelsOfOneKind,
   levelUrl,
   nearestHeight,
+  ORIGINAL,
   recallQuality,
 } from "./qualities.js";
 import { isPassing } from "./trouble.js";
@@ -56,6 +57,17 @@ export function canPlayLevels() {
 }
 
 /**
+ * The qualities, if they are what is to be played; null for the original.
+ * @template {import("./qualities.js").Hls} T
+ * @param {T | null} hls
+ * @returns {T | null}
+ */
+export function levelsToPlay(hls) {
+  const isWanted = recallQuality() !== ORIGINAL && canPlayLevels();
+  return hls && isWanted && !areLevelsGivenUp(hls.url) ? hls : null;
+}
+
+/**
  * Whether the browser's own player is used: Apple's, which knows AirPlay. Chromium has one too by
  * now, which does not understand byte ranges and cannot be told a height.
  */
@@ -98,14 +110,13 @@ export function forgiveLevels(url) {
  * @param {number} [position] where it will begin: nothing before that is fetched
  */
 export function setSource(media, url, position = 0) {
-  letGo(media);
   if (!isPlaylist(url)) {
+    letGo(media);
     media.src = url;
     media.load();
     return;
   }
-  media.removeAttribute("src"); // what it played until now, and may be fetching still
-  media.load();
+  dropSource(media); // what it played until now, and may be fetching still
   if (playsNatively()) {
     attachments.set(media, new NativeLevels(media, url));
   } else {

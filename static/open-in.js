@@ -31,6 +31,15 @@ export function playersOn(platform) {
 }
 
 /**
+ * Those to offer whoever has a link: on Linux and Windows hardly a player takes links; there the
+ * playlist opens it.
+ * @param {Platform} platform
+ */
+export function playersForLinks(platform) {
+  return platform === "desktop" ? [] : playersOn(platform);
+}
+
+/**
  * Android hands `intent:` to one app by its package name.
  * @param {string} packageName
  * @returns {(url: string, title: string) => string}

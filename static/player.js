@@ -14,6 +14,7 @@ import {
   giveUpLevels,
   LEVELS_FAILED,
   levelHeights,
+  levelsToPlay,
   SEGMENT_LOADED,
   setSource,
 } from "./levels.js";
@@ -164,10 +165,8 @@ export class Player {
    */
   #choiceOf(signed) {
     this.#signed = signed;
-    const { hls } = signed;
-    const wantsLevels = recallQuality() !== ORIGINAL && canPlayLevels();
-    const isLevels = hls && wantsLevels && !areLevelsGivenUp(hls.url);
-    return isLevels ? { ...hls, via: "worker" } : signed;
+    const levels = levelsToPlay(signed.hls);
+    return levels ? { ...levels, via: "worker" } : signed;
   }
 
   #tellQualities() {

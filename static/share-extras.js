@@ -1,7 +1,7 @@
 // What surrounds the film of a share link: as in the gallery, by the doors that a link opens.
 
 import { FilmExtras } from "./film-extras.js";
-import { platformOf, playersOn } from "./open-in.js";
+import { platformOf, playersForLinks } from "./open-in.js";
 
 /** @typedef {import("./playable.js").Way} Way */
 /** @typedef {import("./subtitles.js").Subtitle} Subtitle */
@@ -59,9 +59,7 @@ async function listSubtitles(share) {
  */
 function waysOut(share, title) {
   const link = new URL(`/v/${share}`, location.href).href;
-  const platform = platformOf(navigator.userAgent, navigator.maxTouchPoints);
-  // On Linux and Windows hardly a player takes links; there the playlist opens it.
-  const players = platform === "desktop" ? [] : playersOn(platform);
+  const players = playersForLinks(platformOf(navigator.userAgent, navigator.maxTouchPoints));
   return [
     ...players.map(({ name, link: linkOf }) => ({
       name: `Open in ${name}`,

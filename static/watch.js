@@ -1,7 +1,7 @@
 // The page for people who were sent a link: what it can do beyond playing.
 
 import { formatDate } from "./format.js";
-import { platformOf, playersOn } from "./open-in.js";
+import { platformOf, playersForLinks } from "./open-in.js";
 import { copyText, element } from "./page.js";
 
 const copy = element("copy", HTMLButtonElement);
@@ -25,9 +25,7 @@ function showEnd() {
 /** Buttons for the players that a link can open. */
 function offerPlayers() {
   const { link = "", title = "" } = players.dataset;
-  const platform = platformOf(navigator.userAgent, navigator.maxTouchPoints);
-  // On Linux and Windows hardly a player takes links; there the playlist opens it.
-  const known = platform === "desktop" ? [] : playersOn(platform);
+  const known = playersForLinks(platformOf(navigator.userAgent, navigator.maxTouchPoints));
   players.replaceChildren(
     ...known.map(({ name, link: linkOf }) => {
       const anchor = document.createElement("a");
