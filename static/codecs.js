@@ -160,9 +160,8 @@ export async function findFault(head, file, browser) {
  * @param {Head} head
  */
 function isNeverOpened(name, { tracks }) {
-  const seen = tracks.filter(({ kind }) => kind !== "text");
-  const isWebm = seen.length > 0 && seen.every(({ codec }) => IN_WEBM.test(codec));
-  return NEVER_OPENED.includes(name) || (name === "MKV" && seen.length > 0 && !isWebm);
+  const isNoWebm = tracks.some(({ kind, codec }) => kind !== "text" && !IN_WEBM.test(codec));
+  return NEVER_OPENED.includes(name) || (name === "MKV" && isNoWebm);
 }
 
 /**
@@ -199,8 +198,7 @@ function describeLack(picture, sound, { tracks }) {
   if (missing.length === 0) {
     return null;
   }
-  const [first, ...others] = missing;
-  const lack = `Your browser has no decoder for ${[first, ...others].join(" or ")}.`;
+  const lack = `Your browser has no decoder for ${missing.join(" or ")}.`;
   if (picture.length === 0 && has("video")) {
     return `${lack} The picture would play without sound.`;
   }
