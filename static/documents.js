@@ -1,13 +1,12 @@
 // Documents that a browser can show: a PDF in its own viewer, text as text, whatever it says it is.
 
-import { errorFrom, signUrl } from "./api.js";
+import { errorFrom } from "./api.js";
+import { fromFirstWorker } from "./first-worker.js";
 import { formatSize } from "./format.js";
 import { fileId } from "./listing.js";
-import { Failures } from "./workers.js";
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
 
-const ATTEMPTS = 3; // of workers, each of them once
 const TEXT_MAX_BYTES = 512 * 1024; // a long book; laying out more holds up the page
 const TEXT_TYPES =
   /^(text\/.+|application\/(json|ld\+json|xml|javascript|x-subrip|x-sh|toml|x?-?yaml|sql)|.+\+(json|xml))$/;
@@ -111,22 +110,14 @@ export async function textSheet(file, signal) {
  * @param {{bytes: number, fromWorker?: boolean, signal: AbortSignal}} options
  * @returns {Promise<{url: string, response: Response}>}
  */
-async function fetchStart(file, { bytes, fromWorker = false, signal }) {
-  const failures = new Failures();
-  const first = fromWorker ? 1 : 0; // the gallery hands out small files only at the first attempt
+function fetchStart(file, { bytes, signal, ...options }) {
   const headers = { Range: `bytes=0-${bytes - 1}` };
-  for (let attempt = 0; ; attempt += 1) {
-    const { url } = await signUrl(fileId(file), failures.query(first + attempt));
-    try {
-      const response = await fetch(url, { headers, signal });
-      if (response.ok) {
-        return { url, response };
-      }
+  const take = async (/** @type {string} */ url) => {
+    const response = await fetch(url, { headers, signal });
+    if (!response.ok) {
       throw await errorFrom(response);
-    } catch (error) {
-      if (signal.aborted || !failures.note(url) || attempt + 1 >= ATTEMPTS) {
-        throw error;
-      }
     }
-  }
+    return { url, response };
+  };
+  return fromFirstWorker(fileId(file), take, { signal, ...options });
 }

@@ -1,9 +1,7 @@
 // Pictures in their full size, from the first worker that gives them, and the next one in advance.
 
-import { signUrl } from "./api.js";
-import { Failures } from "./workers.js";
+import { fromFirstWorker } from "./first-worker.js";
 
-const ATTEMPTS = 3; // of workers, each of them once
 const AHEAD_MAX_BYTES = 30_000_000; // what nobody has asked for should not hold up what they did
 
 /** @typedef {import("./api.js").MediaFile} MediaFile */
@@ -65,18 +63,10 @@ export function previewOf({ thumbnail, width, height }) {
  * @returns {Promise<HTMLImageElement>}
  */
 async function load(id) {
-  const failures = new Failures();
   const image = document.createElement("img");
-  for (let attempt = 0; ; attempt += 1) {
-    const { url } = await signUrl(id, failures.query(attempt));
+  return fromFirstWorker(id, async (url) => {
     image.src = url;
-    try {
-      await image.decode();
-      return image;
-    } catch (error) {
-      if (!failures.note(url) || attempt + 1 >= ATTEMPTS) {
-        throw error;
-      }
-    }
-  }
+    await image.decode();
+    return image;
+  });
 }
