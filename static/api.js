@@ -65,6 +65,11 @@ export class ApiError extends Error {
   get isPassing() {
     return isPassing(this.status);
   }
+
+  /** Whether it is the form of the file that this browser cannot play. */
+  get isForm() {
+    return this.code === "not_playable" || this.code === "not_decoded";
+  }
 }
 
 /**
@@ -207,6 +212,17 @@ export async function signUrl(id, failed = "") {
 }
 
 /**
+ * The same for whoever holds a share link. The worker itself renews this URL for half a day.
+ * @param {string} share
+ * @param {string} [failed] as `Failures.query` says it
+ * @returns {Promise<import("./player.js").SignedUrl>}
+ */
+export async function signShared(share, failed = "") {
+  const { url, size, hls, lasts_s: lifetime } = await getJson(`/api/share/${share}/url?${failed}`);
+  return { url, via: "worker", size, lifetime, hls: hls && { ...hls, lifetime } };
+}
+
+/**
  * Where the worker tells more of a film: good for an hour, as its URL is.
  * @param {string} id
  * @param {string} failed
@@ -214,6 +230,15 @@ export async function signUrl(id, failed = "") {
  */
 export function signExtras(id, failed) {
   return getJson(`/api/files/${id}/url?${failed}`);
+}
+
+/**
+ * @param {string} share
+ * @param {string} failed
+ * @returns {Promise<import("./film-extras.js").Extras>}
+ */
+export function signSharedExtras(share, failed) {
+  return getJson(`/api/share/${share}/url?${failed}`);
 }
 
 /**

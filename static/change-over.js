@@ -10,6 +10,8 @@ const START_UP_S = 0.1; // what an element takes from `play` to the first new pi
 const IN_STEP_S = 0.03; // less than a picture of 24 in a second
 const IN_STEP_PATIENCE_MS = 4_000;
 const TOO_FAR_S = 0.15; // a jump that somebody would notice
+const SOUGHT_S = 2; // nothing but a seek brings them so far from one another
+const MEETINGS_MAX = 3;
 const PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle of a film
 const LOOK_EVERY_MS = 15;
 const ASK_EVERY_MS = 200; // whether the twin is ready, beside the events that should tell
@@ -49,11 +51,7 @@ export async function changeOver(old, url, wish, signal, onTurn) {
   try {
     setSource(twin, url, wish.position);
     await until(twin, ["loadedmetadata"], () => twin.readyState > 0, signal);
-    await meet(old, twin, wish, signal);
-    if (wish.playing) {
-      await twin.play();
-      await fallInStep(old, twin, wish, signal);
-    }
+    await comeTogether(old, twin, wish, signal);
   } catch {
     discard(twin);
     return null; // whoever asked knows more about why, and what to do
@@ -88,6 +86,29 @@ function makeTwin(old, wish) {
   twin.defaultPlaybackRate = wish.speed;
   twin.playbackRate = wish.speed;
   return twin;
+}
+
+/**
+ * Have both at the same picture, also when somebody seeks meanwhile.
+ * @param {HTMLMediaElement} old
+ * @param {HTMLMediaElement} twin
+ * @param {Wish} wish
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>} rejected when they seek over and over
+ */
+async function comeTogether(old, twin, wish, signal) {
+  for (let meetings = 0; meetings < MEETINGS_MAX; meetings += 1) {
+    await meet(old, twin, wish, signal);
+    if (wish.playing) {
+      await twin.play();
+      await fallInStep(old, twin, wish, signal);
+    }
+    if (Math.abs(twin.currentTime - wish.position) <= SOUGHT_S * wish.speed) {
+      return;
+    }
+    twin.pause();
+  }
+  throw new Error("sought");
 }
 
 /**
@@ -133,7 +154,7 @@ async function fallInStep(old, twin, wish, signal) {
   const end = performance.now() + IN_STEP_PATIENCE_MS;
   while (isRunning(old, wish) && performance.now() < end && !signal.aborted) {
     const ahead = (twin.currentTime - old.currentTime) / wish.speed;
-    if (Math.abs(ahead) <= IN_STEP_S || Math.abs(ahead) > 2) {
+    if (Math.abs(ahead) <= IN_STEP_S || Math.abs(ahead) > SOUGHT_S) {
       break;
     }
     twin.playbackRate = wish.speed * Math.min(1.5, Math.max(0.5, 1 - 2 * ahead));

@@ -62,11 +62,6 @@ export class FilmExtras {
     return this.#playable.explain(text, retry);
   }
 
-  /** Whether it is being told that the film does not play. */
-  get isTold() {
-    return this.#playable.isTold;
-  }
-
   /** Take back what was said of the film. */
   clear() {
     this.#playable.clear();

@@ -55,7 +55,7 @@ export class Music {
   #repeat = "off";
   #rememberedAt = 0;
   #resumesAt = 0;
-  /** What is waited for, and what is wrong. @type {{status: string | null, problem: string | null}} */
+  /** What is waited for, and what is wrong. @type {{status: string | null, problem: ApiError | null}} */
   #said = { status: null, problem: null };
 
   /**
@@ -95,7 +95,7 @@ export class Music {
 
   /** In words, for the bar; null while all is well. */
   get said() {
-    return this.#said.problem ?? this.#said.status;
+    return this.#said.problem?.message ?? this.#said.status;
   }
 
   /** @param {number} most */
@@ -160,7 +160,8 @@ export class Music {
     this.#file = file;
     this.#said = { status: null, problem: null };
     const id = fileId(file);
-    const player = new Player(this.#media, id, (failed) => signUrl(id, failed), {
+    /** @type {import("./player.js").PlayerView} */
+    const view = {
       // One that was closed a moment ago may still have a last word.
       showStatus: (status) => this.#player === player && this.#say({ status }),
       showProblem: (problem) => this.#player === player && this.#say({ problem }),
@@ -168,7 +169,8 @@ export class Music {
       countBytes: (bytes) => this.#view.countBytes(bytes),
       showQualities: () => {}, // of a song there are none
       untilAwake: (worker) => this.#around.waking.untilAwake(worker),
-    });
+    };
+    const player = new Player(this.#media, (failed) => signUrl(id, failed), view, id);
     this.#player = player;
     this.#listen();
     this.#resumesAt = (file.duration ?? 0) >= LONG_S ? recallPosition(id) : 0;
@@ -365,7 +367,7 @@ export class Music {
     }
   }
 
-  /** @param {{status?: string | null, problem?: string | null}} news */
+  /** @param {{status?: string | null, problem?: ApiError | null}} news */
   #say(news) {
     Object.assign(this.#said, news);
     this.#view.showStatus(this.#said.status);

@@ -61,11 +61,6 @@ export class Playable {
     around.signal.addEventListener("abort", () => this.clear(), { once: true });
   }
 
-  /** Whether it is being told that the film does not play. */
-  get isTold() {
-    return this.#box.isConnected;
-  }
-
   /**
    * Before the film is played: wait until it is known whether it can be, if there is doubt.
    * @param {() => void} play what "Play anyway" does
@@ -162,7 +157,7 @@ export class Playable {
     // Events of a film do not bubble, but they are seen on their way down to it.
     const options = { capture: true, signal };
     const onPlay = (/** @type {Event} */ { target }) =>
-      target === media() && this.isTold && this.#playAnyway();
+      target === media() && this.#box.isConnected && this.#playAnyway();
     stage.addEventListener("play", onPlay, options);
     if (film.kind === "video") {
       const look = (/** @type {Event} */ { target }) => this.#look(target);

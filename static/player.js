@@ -21,6 +21,7 @@ import {
 import { watchLine } from "./line-watch.js";
 import { isPlaylist, ORIGINAL, recallQuality, rememberQuality } from "./qualities.js";
 import { delayAfter, describeTrouble } from "./trouble.js";
+import { ended, firstOf, pause } from "./waits.js";
 import { Failures, hasOthers, workerOf } from "./workers.js";
 
 /** @typedef {import("./change-over.js").Wish} Wish */
@@ -32,13 +33,14 @@ const LOAD_PATIENCE_MS = 30_000; // Telegram can ask for that long in the middle
 const OTHERS_PATIENCE_MS = 8_000; // and less while there are workers that were not tried
 const STALL_PATIENCE_MS = 15_000; // Chromium mends a cut connection by itself in a second or two
 const GUARDED_PATIENCE_MS = 40_000; // the service worker mends what it can before that
+const STALE_PATIENCE_MS = 500; // Chromium asks an address that answers 401 for half a minute
 const RENEW_BEFORE_S = 60; // before the end of a token, or a quarter of its life if that is less
 
 /**
  * What the viewer shows: a word while it works, a sentence when it has given up.
  * @typedef {object} PlayerView
  * @property {(text: string | null) => void} showStatus
- * @property {(text: string | null, code?: string) => void} showProblem
+ * @property {(problem: ApiError | null) => void} showProblem
  * @property {(media: HTMLMediaElement) => void} adopt another element has taken the old one's place
  * @property {(bytes: number) => void} countBytes
  * @property {(qualities: import("./qualities.js").Qualities | null) => void} showQualities null when
@@ -57,6 +59,7 @@ export class Player {
   #media;
   #sign;
   #view;
+  #mayBeGuarded;
   /** Where the film was and whether it ran, as the person wants it, not as a broken element says. */
   /** @type {Wish} */
   #wish = { position: 0, playing: false, speed: 1, volume: 1, muted: false };
@@ -72,33 +75,40 @@ export class Player {
   #stallTimer = 0;
   #renewTimer = 0;
   #url = "";
-  #staleAt = 0; // when the token in it ends, in this machine's milliseconds
+  /** Nothing is to be loaded before somebody plays it. */
+  #isResting = false;
   #line = new AbortController();
   /** What was signed last. @type {SignedUrl | null} */
   #signed = null;
+  // In this machine's milliseconds: when that was, and when the token in the URL that plays ends.
+  #signedAt = 0;
+  #staleAt = 0;
   #isChoiceOpen = false; // somebody chose a quality while another URL was on its way
   /** How the bytes come, as the backend says. */
   via = "";
 
   /**
    * @param {HTMLMediaElement} media
-   * @param {string} file as `fileId` makes it
    * @param {(query: string) => Promise<SignedUrl>} sign
    * @param {PlayerView} view
+   * @param {string} [guarded] the file as `fileId` makes it, where the service worker may see what
+   *   the element asks for: that is by CORS, by whoever is signed in
    */
-  constructor(media, file, sign, view) {
+  constructor(media, sign, view, guarded = "") {
     this.#media = media;
     this.#sign = sign;
     this.#view = view;
-    this.#listen();
-    listenToGuard(
-      file,
-      {
-        onTrouble: (trouble) => this.#onTrouble(trouble),
-        onBytes: (bytes) => this.#view.countBytes(bytes),
-      },
-      this.#closing.signal,
-    );
+    this.#mayBeGuarded = guarded !== "";
+    if (this.#mayBeGuarded) {
+      listenToGuard(
+        guarded,
+        {
+          onTrouble: (trouble) => this.#onTrouble(trouble),
+          onBytes: (bytes) => this.#view.countBytes(bytes),
+        },
+        this.#closing.signal,
+      );
+    }
     keepAwake(() => (this.#isPlaying ? workerOf(this.#url) : null), this.#closing.signal);
   }
 
@@ -117,7 +127,38 @@ export class Player {
    */
   async open(wish = {}) {
     Object.assign(this.#wish, { playing: true }, wish);
+    this.#listen();
     await this.#recover("Loading…", { reloadAtOnce: true });
+  }
+
+  /**
+   * Go on with what the element loads already, or even plays. Of a film with qualities nothing is
+   * fetched before somebody plays it: there may be many on a page.
+   * @param {SignedUrl} signed a moment ago; the element has its URL
+   * @param {Partial<Wish>} wish
+   */
+  takeOver(signed, wish) {
+    const media = this.#media;
+    const { paused, currentTime, playbackRate: speed, volume, muted } = media;
+    const position = wish.position || currentTime;
+    Object.assign(this.#wish, { playing: !paused, speed, volume, muted }, wish, { position });
+    this.#hasShown = media.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA;
+    this.#isResting = true;
+    this.#listen();
+    this.#rest(signed);
+    if (media.error) {
+      void this.#onError();
+      return;
+    }
+    if (position !== currentTime) {
+      media.currentTime = position;
+    }
+    if (!paused) {
+      void this.#begin();
+      this.#onWaiting();
+    } else if (this.#wish.playing) {
+      this.#play();
+    }
   }
 
   /** Begin again after giving up. */
@@ -137,6 +178,10 @@ export class Player {
     }
     const { hls } = this.#signed ?? { hls: null };
     forgiveLevels(hls?.url ?? "");
+    if (this.#isResting && this.#signed) {
+      this.#rest(this.#signed);
+      return;
+    }
     const wantsLevels = quality !== ORIGINAL && hls !== null;
     const isThere = wantsLevels
       ? isPlaylist(this.#url) && chooseLevel(this.#media, quality)
@@ -159,12 +204,41 @@ export class Player {
   }
 
   /**
+   * Wait for somebody to play it: of a film in one quality its length and first picture are shown.
+   * @param {SignedUrl} signed
+   */
+  #rest(signed) {
+    const source = this.#choiceOf(signed);
+    this.#media.preload = isPlaylist(source.url) ? "none" : "metadata";
+    this.#renewInTime(source);
+    this.#follow(source.url);
+  }
+
+  /** Somebody plays it for the first time: only now it matters what is to be loaded. */
+  async #begin() {
+    const isFirst = this.#isResting;
+    this.#isResting = false;
+    if (isFirst && isPlaylist(this.#url)) {
+      const how = { reloadAtOnce: true, isBlamed: false, signed: this.#signed };
+      await this.#recover("Loading…", how);
+    }
+  }
+
+  /** A page may be forbidden to play with sound unasked. Then the film waits for a click. */
+  #play() {
+    this.#media.play().catch(() => this.#want({ playing: false }));
+  }
+
+  /**
    * Which of the two that were signed is played.
    * @param {SignedUrl} signed
    * @returns {Source}
    */
   #choiceOf(signed) {
-    this.#signed = signed;
+    if (signed !== this.#signed) {
+      this.#signed = signed;
+      this.#signedAt = Date.now();
+    }
     const levels = levelsToPlay(signed.hls);
     return levels ? { ...levels, via: "worker" } : signed;
   }
@@ -186,9 +260,13 @@ export class Player {
     });
   }
 
+  get #isGuarded() {
+    return this.#mayBeGuarded && isGuarded();
+  }
+
   /** Whether the service worker mends what comes from the URL that plays: of playlists it does not. */
   get #isMended() {
-    return isGuarded() && !isPlaylist(this.#url);
+    return this.#isGuarded && !isPlaylist(this.#url);
   }
 
   #listen() {
@@ -203,6 +281,7 @@ export class Player {
       }
     };
     on(["play"], () => this.#want({ playing: true }));
+    on(["play"], () => void this.#begin());
     on(["pause"], () => this.#want({ playing: false }));
     on(["timeupdate", "seeking"], () => this.#want({ position: media.currentTime }));
     on(["ratechange"], () => this.#want({ speed: media.playbackRate }));
@@ -272,12 +351,18 @@ export class Player {
   /** Bytes that stop coming without an error get a fresh URL too, in time. */
   #watchForStall() {
     clearTimeout(this.#stallTimer);
-    const patience = this.#isMended ? GUARDED_PATIENCE_MS : STALL_PATIENCE_MS;
     this.#stallTimer = window.setTimeout(() => {
       if (this.#isWaiting) {
         void this.#recover("Reconnecting…", { reloadAtOnce: false });
       }
-    }, patience);
+    }, this.#stallPatience);
+  }
+
+  get #stallPatience() {
+    if (this.#isMended) {
+      return GUARDED_PATIENCE_MS;
+    }
+    return Date.now() < this.#staleAt ? STALL_PATIENCE_MS : STALE_PATIENCE_MS;
   }
 
   async #onError() {
@@ -292,7 +377,7 @@ export class Player {
     }
     if (isDamaged) {
       const text = "This file is damaged here, or in a form this browser cannot play.";
-      this.#view.showProblem(text, "not_decoded");
+      this.#view.showProblem(new ApiError("not_decoded", text, 415));
       return;
     }
     await this.#recover("Reconnecting…", { reloadAtOnce: false });
@@ -308,9 +393,10 @@ export class Player {
   /** @param {Source} source */
   #renewInTime({ lifetime }) {
     clearTimeout(this.#renewTimer);
-    this.#staleAt = Date.now() + lifetime * 1000;
-    const seconds = lifetime - Math.min(RENEW_BEFORE_S, lifetime / 4);
-    this.#renewTimer = window.setTimeout(() => void this.#renew(), seconds * 1000);
+    this.#staleAt = this.#signedAt + lifetime * 1000;
+    const beforeMs = Math.min(RENEW_BEFORE_S, lifetime / 4) * 1000;
+    const delayMs = this.#staleAt - beforeMs - Date.now();
+    this.#renewTimer = window.setTimeout(() => void this.#renew(), delayMs);
   }
 
   /**
@@ -361,14 +447,16 @@ export class Player {
   /**
    * Fetch URLs until one plays. Here and in `#renew` are the only places that change the URL.
    * @param {string} status
-   * @param {{reloadAtOnce: boolean, isBlamed?: boolean}} how whether to load unasked: asking first
-   *   tells why it fails; and whether it is the worker that failed
+   * @param {{reloadAtOnce: boolean, isBlamed?: boolean, signed?: SignedUrl | null}} how whether to
+   *   load unasked: asking first tells why it fails; whether it is the worker that failed; and what
+   *   to try first
    */
-  async #recover(status, { reloadAtOnce, isBlamed = true }) {
+  async #recover(status, { reloadAtOnce, isBlamed = true, signed = null }) {
     if (this.#isRecovering || this.#isRenewing) {
       return;
     }
     this.#isRecovering = true;
+    this.#isResting = false;
     clearTimeout(this.#stallTimer);
     this.#line.abort();
     this.#view.showProblem(null);
@@ -379,7 +467,9 @@ export class Player {
     const { signal } = this.#closing;
     try {
       for (let attempt = 0; !signal.aborted; attempt += 1) {
-        const problem = await this.#try(attempt, reloadAtOnce && attempt === 0);
+        const isFirst = attempt === 0;
+        const known = isFirst ? signed : null;
+        const problem = await this.#try(attempt, reloadAtOnce && isFirst, known);
         if (!problem || signal.aborted) {
           break;
         }
@@ -388,7 +478,7 @@ export class Player {
           continue; // with another worker, at once
         }
         if (!problem.isPassing || attempt >= ATTEMPTS_MAX) {
-          this.#view.showProblem(problem.message, problem.code);
+          this.#view.showProblem(problem);
           break;
         }
         await this.#wait(attempt, problem);
@@ -436,7 +526,7 @@ export class Player {
     this.#line.abort();
     this.#line = new AbortController();
     this.#tellQualities();
-    if (!isGuarded() && !isPlaylist(url)) {
+    if (!this.#isGuarded && !isPlaylist(url)) {
       watchLine(this.#media, url, () => void this.#leave(), this.#line.signal);
     }
   }
@@ -455,11 +545,12 @@ export class Player {
    * One attempt: sign, ask for a byte, load. Returns what went wrong, or null.
    * @param {number} attempt
    * @param {boolean} reloadAtOnce
+   * @param {SignedUrl | null} signed already
    * @returns {Promise<ApiError | null>}
    */
-  async #try(attempt, reloadAtOnce) {
+  async #try(attempt, reloadAtOnce, signed) {
     try {
-      const source = this.#choiceOf(await this.#sign(failures.query(attempt)));
+      const source = this.#choiceOf(signed ?? (await this.#sign(failures.query(attempt))));
       if (this.#closing.signal.aborted) {
         return null; // the element may be another player's by now
       }
@@ -481,7 +572,7 @@ export class Player {
       const isInVain = !reloadAtOnce || areLevelsGivenUp(source.url);
       if (isPlaylist(source.url) && isInVain) {
         giveUpLevels(source.url);
-        return this.#try(attempt, reloadAtOnce); // the original
+        return this.#try(attempt, reloadAtOnce, signed); // the original
       }
       if (reloadAtOnce) {
         return new ApiError("not_loaded", "The film cannot be loaded.");
@@ -498,7 +589,7 @@ export class Player {
       }
       if (isPlaylist(this.#url) && !error.isPassing && !areLevelsGivenUp(this.#url)) {
         giveUpLevels(this.#url);
-        return this.#try(attempt, reloadAtOnce); // the original
+        return this.#try(attempt, reloadAtOnce, signed); // the original
       }
       return error;
     }
@@ -529,8 +620,7 @@ export class Player {
       media.currentTime = position;
     }
     if (playing) {
-      // A page may be forbidden to play with sound unasked. Then the film waits for a click.
-      media.play().catch(() => this.#want({ playing: false }));
+      this.#play();
     }
     return true;
   }
@@ -586,51 +676,4 @@ async function probe(url, signal) {
     throw error.status === 401 ? new ApiError(error.code, error.message) : error;
   }
   await response.body?.cancel();
-}
-
-/**
- * Wait, but no longer than until the network is back or the page is closed.
- * @param {number} milliseconds
- * @param {AbortSignal} signal
- */
-function pause(milliseconds, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    const end = () => {
-      clearTimeout(timer);
-      resolve(undefined);
-    };
-    window.addEventListener("online", end, { once: true, signal });
-    signal.addEventListener("abort", end, { once: true });
-  });
-}
-
-/**
- * @param {AbortSignal} signal
- * @returns {Promise<void>} for its end
- */
-function ended(signal) {
-  return new Promise((resolve) => {
-    signal.addEventListener("abort", () => resolve(undefined), { once: true });
-  });
-}
-
-/**
- * The first of these events; `closed` or `late` when none comes.
- * @param {HTMLMediaElement} media
- * @param {string[]} names
- * @param {number} patienceMs
- * @param {AbortSignal} closing
- * @returns {Promise<string>}
- */
-function firstOf(media, names, patienceMs, closing) {
-  const done = new AbortController();
-  return new Promise((resolve) => {
-    for (const name of names) {
-      media.addEventListener(name, () => resolve(name), { signal: done.signal });
-    }
-    closing.addEventListener("abort", () => resolve("closed"), { signal: done.signal });
-    const timer = setTimeout(() => resolve("late"), patienceMs);
-    done.signal.addEventListener("abort", () => clearTimeout(timer));
-  }).finally(() => done.abort());
 }

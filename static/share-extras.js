@@ -1,5 +1,6 @@
 // What surrounds the film of a share link: as in the gallery, by the doors that a link opens.
 
+import { signSharedExtras } from "./api.js";
 import { FilmExtras } from "./film-extras.js";
 import { platformOf, playersForLinks } from "./open-in.js";
 
@@ -8,12 +9,12 @@ import { platformOf, playersForLinks } from "./open-in.js";
 
 /**
  * @param {object} around
+ * @param {string} around.share
  * @param {HTMLElement} around.stage
  * @param {() => HTMLMediaElement} around.media
  * @param {(text: string | null) => void} around.showStatus
  */
-export function surroundShared({ stage, media, showStatus }) {
-  const share = location.pathname.split("/").pop() ?? "";
+export function surroundShared({ share, stage, media, showStatus }) {
   const film = media();
   const { name = "", kind = "", type = "", storyboard, heights = "" } = film.dataset;
   const edge = (/** @type {string} */ each) => Number(film.getAttribute(each)) || null;
@@ -29,7 +30,7 @@ export function surroundShared({ stage, media, showStatus }) {
       qualities: heights.split(" ").filter(Boolean).map(Number),
       has_storyboard: storyboard === "yes",
     },
-    sign: async (failed) => (await fetch(`/api/share/${share}/url?${failed}`)).json(),
+    sign: (failed) => signSharedExtras(share, failed),
     listSubtitles: () => listSubtitles(share),
     ways: () => waysOut(share, film.getAttribute("aria-label") ?? ""),
     showStatus,

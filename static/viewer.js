@@ -257,7 +257,7 @@ export class Viewer {
     const playing = music.player;
     this.#player = music.open(file, {
       showStatus: (text) => this.#showStatus(text),
-      showProblem: (text) => this.#showProblem(text),
+      showProblem: (problem) => this.#showProblem(problem?.message ?? null),
       adopt: (twin) => this.#follow(twin),
       countBytes: (bytes) => this.#stats.count(bytes),
     });
@@ -312,9 +312,10 @@ export class Viewer {
     media.setAttribute("controlslist", "nodownload");
     media.setAttribute("aria-label", formatTitle(file));
     this.#extras = this.#surround(file);
-    this.#player = new Player(media, id, (failed) => signUrl(id, failed), {
+    /** @type {import("./player.js").PlayerView} */
+    const view = {
       showStatus: (text) => this.#showStatus(text),
-      showProblem: (text, code) => this.#showFault(text, code),
+      showProblem: (problem) => this.#showFault(problem),
       adopt: (twin) => {
         this.#stats.forgetCount();
         this.#follow(twin);
@@ -322,7 +323,8 @@ export class Viewer {
       countBytes: (bytes) => this.#stats.count(bytes),
       showQualities: (qualities) => this.#qualities.show(qualities),
       untilAwake: (worker) => this.#around.waking.untilAwake(worker),
-    });
+    };
+    this.#player = new Player(media, (failed) => signUrl(id, failed), view, id);
     this.#follow(media);
     announce(file, (step) => void this.#step(step));
     const position = recallPosition(id);
@@ -364,16 +366,13 @@ export class Viewer {
     });
   }
 
-  /**
-   * @param {string | null} text
-   * @param {string} [code] why, as the player says
-   */
-  #showFault(text, code) {
-    const isForm = code === "not_playable" || code === "not_decoded";
-    this.#showProblem(isForm ? null : text);
-    if (isForm && text) {
-      void this.#extras?.explain(text, () => void this.#player?.retry());
+  /** @param {ApiError | null} problem */
+  #showFault(problem) {
+    if (problem?.isForm) {
+      this.#showProblem(null);
+      void this.#extras?.explain(problem.message, () => void this.#player?.retry());
     } else {
+      this.#showProblem(problem?.message ?? null);
       this.#extras?.clear();
     }
   }
