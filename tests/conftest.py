@@ -7,12 +7,14 @@ through real sockets.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import pytest
 import worker
 from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster
+from chromium import close_browsers
 from hypothesis import settings as hypothesis_settings
 
 from telegram_simulator.bot_api import BotApiServer
@@ -30,7 +33,7 @@ from telegram_simulator.cluster import TelegramSimulator
 from telegram_simulator.content import Content, SyntheticContent
 from telegram_simulator.faults import FileCount
 from telegram_simulator.renditions import make_qualities
-from telegram_simulator.sample_films import make_sample_films
+from telegram_simulator.sample_films import make_sample_films, make_sample_pictures
 from telegram_simulator.world import Bot, Channel, Post
 
 REPOSITORY = Path(__file__).parent.parent
@@ -56,6 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
+def pytest_sessionfinish() -> None:
+    close_browsers()
+
+
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[None]:
     """A call that blocks the event loop of worker or backend fails the test that made it."""
@@ -65,17 +72,35 @@ def no_blocking_calls() -> Iterator[None]:
     guard.deactivate()
 
 
+@contextmanager
+def kept_folder(config: pytest.Config, name: str) -> Iterator[Path]:
+    """A folder that is kept between runs; of the processes that test at once, one fills it."""
+    assert config.cache is not None
+    folder = config.cache.mkdir(name)
+    with folder.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def sample_films(pytestconfig: pytest.Config) -> list[Path]:
-    """Three films of 8 s: H.264 with the index in front, at the end, VP9; kept between runs."""
-    assert pytestconfig.cache is not None
-    return make_sample_films(pytestconfig.cache.mkdir("sample-films"), seconds=8)
+    """Three films of 8 s: H.264 with the index in front, at the end, VP9."""
+    with kept_folder(pytestconfig, "sample-films") as folder:
+        return make_sample_films(folder, seconds=8)
 
 
 @pytest.fixture(scope="session")
-def film_qualities(sample_films: list[Path]) -> Path:
-    """What Telegram would make of the second sample film: the folder beside it, kept as well."""
-    return make_qualities(sample_films[1])
+def sample_pictures(pytestconfig: pytest.Config) -> list[Path]:
+    """Four pictures of 1920 by 1280."""
+    with kept_folder(pytestconfig, "sample-pictures") as folder:
+        return make_sample_pictures(folder)
+
+
+@pytest.fixture(scope="session")
+def film_qualities(pytestconfig: pytest.Config, sample_films: list[Path]) -> Path:
+    """What Telegram would make of the second sample film: the folder beside it."""
+    with kept_folder(pytestconfig, "sample-films"):
+        return make_qualities(sample_films[1])
 
 
 @dataclass

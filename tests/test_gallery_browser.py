@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -30,7 +29,6 @@ from gallery import tokens
 from gallery.settings import Settings
 from telegram_simulator.content import BytesContent
 from telegram_simulator.looped_film import LoopedFilm
-from telegram_simulator.sample_films import make_sample_films, make_sample_pictures
 from telegram_simulator.world import PhotoSize
 
 WORKER = Path(backend.FOLDER, "render-service-chunked.py")
@@ -88,11 +86,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
-    folder = tmp_path_factory.mktemp("media")
-    films = make_sample_films(folder, seconds=FILM_SECONDS)
-    yield [*films, make_sample_pictures(folder)[0]]
-    shutil.rmtree(folder)
+def media(sample_films: list[Path], sample_pictures: list[Path]) -> list[Path]:
+    return [*sample_films, sample_pictures[0]]
 
 
 @pytest.fixture
@@ -249,6 +244,7 @@ async def test_a_film_gets_a_fresh_url_when_its_token_has_run_out(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A token of the past in place of the first one: the worker answers 401 as it does at the hour.
+    await expect(page.locator(".card-link")).to_have_count(4)  # listing takes a token as well
     lifetime = tokens.TOKEN_LIFETIME_S
     monkeypatch.setattr(tokens, "TOKEN_LIFETIME_S", -60)
     async with page.expect_response(lambda response: response.status == 401):

@@ -35,7 +35,6 @@ from gallery.shares import new_share, write_share
 from gallery.workers import Workers
 from telegram_simulator.content import BytesContent, SyntheticContent
 from telegram_simulator.looped_film import LoopedFilm
-from telegram_simulator.sample_films import make_sample_pictures
 from telegram_simulator.world import PhotoSize, Post
 
 pytestmark = pytest.mark.timeout(180)
@@ -304,9 +303,9 @@ async def test_a_film_plays_on_when_its_worker_is_killed(
 
 
 async def test_pictures_come_from_the_next_worker_when_theirs_is_gone(
-    open_fleet: OpenFleet, stage: Stage, tmp_path: Path
+    open_fleet: OpenFleet, stage: Stage, sample_pictures: list[Path]
 ) -> None:
-    picture = BytesContent(make_sample_pictures(tmp_path / "pictures")[0].read_bytes())
+    picture = BytesContent(sample_pictures[0].read_bytes())
     small = PhotoSize("m", 320, 180, picture)
     post = stage.post(picture, "image/jpeg", file_name="Sea.jpg", thumbnails=(small,))
     async with open_fleet() as fleet, open_chromium(service_workers="block") as page:

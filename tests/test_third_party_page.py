@@ -31,7 +31,6 @@ from gallery.settings import Settings
 from gallery.shares import new_share, write_share
 from telegram_simulator.content import BytesContent, FileContent
 from telegram_simulator.looped_film import LoopedFilm
-from telegram_simulator.sample_films import make_sample_pictures
 from telegram_simulator.world import PhotoSize, Post
 
 pytestmark = pytest.mark.timeout(240)
@@ -124,7 +123,7 @@ async def blog(
     aiohttp_client: StartClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
+    sample_pictures: list[Path],
 ) -> Blog:
     caplog.set_level(logging.INFO, "rangegram.worker")
     # On a busy machine even a worker that is awake may take a second to say a name.
@@ -132,7 +131,7 @@ async def blog(
     for module in (tokens, worker):
         monkeypatch.setattr(module, "TOKEN_LIFETIME_S", TOKEN_LIFETIME_S)
     film = LoopedFilm(sample_films[0], TURNS)
-    picture = FileContent(make_sample_pictures(tmp_path)[0])
+    picture = FileContent(sample_pictures[0])
     poster = PhotoSize("m", 320, 180, BytesContent(picture.read(0, picture.size)))
     posts = {
         "film": stage.post(

@@ -24,7 +24,6 @@ import backend
 from gallery.settings import Settings
 from telegram_simulator.content import FileContent
 from telegram_simulator.looped_film import LoopedFilm
-from telegram_simulator.sample_films import make_sample_pictures
 
 FILM = "document.querySelector('#viewer video')"
 TURNS = 30  # of a film of 8 s
@@ -38,10 +37,10 @@ async def page(
     start_worker: StartClient,
     aiohttp_client: StartClient,
     sample_films: list[Path],
-    tmp_path: Path,
+    sample_pictures: list[Path],
 ) -> AsyncIterator[Page]:
     """The gallery with a picture and two films, newest last. Errors of the page fail the test."""
-    picture = (await asyncio.to_thread(make_sample_pictures, tmp_path / "pictures"))[0]
+    picture = sample_pictures[0]
     stage.post(FileContent(picture), "image/jpeg", file_name=picture.name)
     film = LoopedFilm(sample_films[0], TURNS)
     stage.post(film, file_name="Long.mp4", duration_s=film.duration_s, kind="video")
