@@ -7,10 +7,14 @@ made from its own offset. Each row is one that a careful reader of the worker as
 from __future__ import annotations
 
 import asyncio
+import gc
+import platform
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
 import pytest
 import worker
 from aiohttp import ClientResponse
@@ -261,6 +265,63 @@ async def test_losing_a_key_or_a_line_in_mid_film_is_invisible(
         body += await response.content.read(-1)
     assert body == film_bytes()
     assert stage.telegram.counters.errors["AUTH_KEY_DUPLICATED"] == 0
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Nothing is collected, and what would be is kept for a look when it is asked for."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_lost_lines_leave_nothing_large_to_the_garbage_collector(
+    stage: Stage, viewer: Viewer
+) -> None:
+    """It comes by so rarely that their buffers would pile up to megabytes."""
+    stage.telegram.trouble.bytes_per_second = 6 * MIB
+    for _ in range(3):
+        post = stage.post_synthetic(3 * MIB)
+        async with viewer.get(stage.path(post)) as response:
+            await response.content.readexactly(MIB)
+            stage.telegram.drop_connections()
+            await response.content.read(-1)
+    async with asyncio.timeout(10):
+        while not (ours := garbage_of_worker()):
+            await asyncio.sleep(0.1)
+    held = [held for each in ours for held in gc.get_referents(each) if isinstance(held, bytearray)]
+    assert sum(map(len, held)) == 0
+
+
+def garbage_of_worker() -> list[Any]:
+    """What of the worker's is to be collected, once a connection is among it."""
+    gc.collect()
+    found = [each for each in gc.garbage if type(each).__module__ == worker.__name__]
+    return found if any(isinstance(each, worker._Wire) for each in found) else []
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries give freed memory back unasked"
+)
+async def test_what_a_crowd_needed_is_given_back(
+    start_worker: StartClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "GIVE_BACK_EVERY_S", 0.2)
+    await start_worker()
+    process = psutil.Process()
+    pieces = [bytes(1 << 12) * (worker.PIECE_BYTES >> 12) for _ in range(1000)]
+    kept = pieces[::10]  # so that what is freed lies between what is in use
+    crowded_bytes = process.memory_info().rss
+    del pieces
+    async with asyncio.timeout(20):
+        while process.memory_info().rss > crowded_bytes - 60 * MIB:
+            await asyncio.sleep(0.1)
+    assert len(kept) == 100
 
 
 async def test_a_film_plays_on_while_home_is_down(stage: Stage, viewer: Viewer) -> None:
