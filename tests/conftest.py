@@ -25,7 +25,6 @@ import pytest
 import worker
 from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster
-from chromium import close_browsers
 from hypothesis import settings as hypothesis_settings
 
 from telegram_simulator.bot_api import BotApiServer
@@ -57,10 +56,6 @@ StartClient = Callable[..., Awaitable[TestClient[Any, Any]]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that others run beside them to the end."""
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
-
-
-def pytest_sessionfinish() -> None:
-    close_browsers()
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ from telegram_simulator import bot_api as simulator
 from telegram_simulator.bot_api import BotApiServer
 from telegram_simulator.content import SyntheticContent
 from telegram_simulator.faults import Fault
-from telegram_simulator.world import Document, PrivateMessage, Saying, World
+from telegram_simulator.world import Document, Post, PrivateMessage, Saying, World
 
 OWNER, STRANGER = 42, 666
 PASSWORD = "correct horse battery"
@@ -627,6 +627,16 @@ async def test_nothing_changes_if_the_answer_cannot_be_changed(
     assert len(live) == 1
 
 
+async def lose(chat: Chat, gallery: Gallery, post: Post) -> None:
+    """Delete a post, and have the gallery know: after its first reading, which may have seen it."""
+    catalogue = gallery.app[CATALOGUE]
+    async with asyncio.timeout(20):
+        while (await catalogue.state())["state"] != "ready":
+            await asyncio.sleep(0.02)
+    chat.world.delete(post)
+    await catalogue.index.forget(chat.stage.channel.chat_id, post.id)
+
+
 async def test_of_an_album_of_which_one_is_gone_no_link_is_left_over(
     chat: Chat, streaming: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -636,8 +646,7 @@ async def test_of_an_album_of_which_one_is_gone_no_link_is_left_over(
     for post in posts:
         chat.write(forward=post, grouped_id=group)
     answer = await chat.said()
-    chat.world.delete(posts[1])
-    await streaming.app[CATALOGUE].index.forget(chat.stage.channel.chat_id, posts[1].id)
+    await lose(chat, streaming, posts[1])
     chat.press(answer, "Revoke 1")
     changed = await chat.said("editMessageText")
     assert list(buttons_of(changed)) == ["New link 1", "New link 2"]
@@ -652,8 +661,7 @@ async def test_the_film_of_a_button_may_be_gone(chat: Chat, streaming: Gallery) 
     post = chat.world.post(chat.stage.channel, chat.film())
     chat.write(forward=post)
     answer = await chat.said()
-    chat.world.delete(post)
-    await streaming.app[CATALOGUE].index.forget(chat.stage.channel.chat_id, post.id)
+    await lose(chat, streaming, post)
     chat.press(answer, "1 day")
     assert (await chat.said("answerCallbackQuery")).text == "The film is no longer there."
 
