@@ -2927,15 +2927,24 @@ class ConnectionPool:
         self._grant_turns()
         try:
             return await turn.granted
-        except asyncio.CancelledError:
-            done = turn.granted
-            if done.done() and not done.cancelled() and not done.exception():
-                # Granted and called off in the same turn of the loop: give the room back.
-                done.result().in_flight_bytes -= request.chunk.size
-            self._grant_turns()
+        except BaseException:
+            self._withdraw(turn)
             raise
         finally:
             request.promote = None
+
+    def _withdraw(self, turn: _Turn) -> None:
+        """Take out of the line what was called off or refused, where it might stay for hours: while
+        viewers wait nothing that is read ahead comes to the front."""
+        granted = turn.granted
+        if granted.done() and not granted.cancelled() and not granted.exception():
+            # Granted and called off in the same turn of the loop: give the room back.
+            granted.result().in_flight_bytes -= turn.request.chunk.size
+        else:
+            for queue in (self._demand, self._ahead):
+                with contextlib.suppress(ValueError):
+                    queue.remove(turn)
+        self._grant_turns()
 
     def _promote(self, turn: _Turn) -> None:
         """A viewer waits now for what was only read ahead."""

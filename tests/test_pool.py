@@ -107,6 +107,24 @@ async def test_one_who_leaves_the_queue_is_forgotten() -> None:
     await queue.close()
 
 
+async def test_read_ahead_that_is_called_off_leaves_the_line_though_viewers_wait_before_it() -> (
+    None
+):
+    queue = Queue()
+    for number in range(6):
+        await queue.ask(number, on_demand=False)
+    for number in range(50, 53):
+        await queue.ask(number, on_demand=True)
+    assert queue.asked() == [0, 1, 50]
+    assert queue.pool.waiting_requests == 6
+    for task in queue.tasks[2:6]:
+        task.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert queue.pool.waiting_requests == 2  # the viewers
+    await queue.close()
+
+
 async def test_on_a_thin_line_chunks_are_small_and_little_is_in_flight(
     stage: Stage, viewer: Viewer
 ) -> None:
