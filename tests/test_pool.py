@@ -107,9 +107,7 @@ async def test_one_who_leaves_the_queue_is_forgotten() -> None:
     await queue.close()
 
 
-async def test_read_ahead_that_is_called_off_leaves_the_line_though_viewers_wait_before_it() -> (
-    None
-):
+async def test_read_ahead_that_is_called_off_leaves_the_line_at_once() -> None:
     queue = Queue()
     for number in range(6):
         await queue.ask(number, on_demand=False)
