@@ -344,7 +344,7 @@ async def test_songs_follow_one_another_wherever_one_looks_meanwhile(house: Hous
         await page.keyboard.press("Escape")
         for width in (320, 390, 1280):
             await page.set_viewport_size({"width": width, "height": 700})
-            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            await page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
             await expect(bar.get_by_role("button", name="Play")).to_be_in_viewport()
         await bar.get_by_role("button", name="Stop the music").click()
         await expect(bar).to_be_hidden()
