@@ -436,7 +436,7 @@ async def test_a_shared_song_has_its_cover_and_a_shared_paper_its_viewer(house: 
                 for size in ((320, 120), (390, 844), (1280, 800)):
                     await page.set_viewport_size({"width": size[0], "height": size[1]})
                     across = "document.documentElement.scrollWidth <= innerWidth"
-                    assert await page.evaluate(across), size
+                    await page.wait_for_function(across)
             await expect(page.locator(".song-performer")).to_have_text(PERFORMER)
             await page.goto(house.link("6 Programme.pdf", "watch"))
             async with page.context.expect_page() as opening:

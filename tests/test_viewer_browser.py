@@ -229,8 +229,9 @@ async def test_the_share_sheet_fits_small_screens(page: Page) -> None:
     await make_link(page)
     for width in (320, 390, 1280):
         await page.set_viewport_size({"width": width, "height": 700})
-        sheet = page.locator("#share")
-        assert await sheet.evaluate("(sheet) => sheet.scrollWidth <= sheet.clientWidth"), width
+        sheet = await page.locator("#share").element_handle()
+        fits = "(sheet) => sheet.scrollWidth <= sheet.clientWidth"
+        await page.wait_for_function(fits, arg=sheet)
 
 
 async def test_the_menu_opens_the_film_in_another_player(page: Page) -> None:
