@@ -345,8 +345,11 @@ async def test_the_page_for_people_is_one_page_to_whoever_hears_it(site: Site, p
     await expect(page).to_have_title("A night on the horizon")
     await expect(page.locator("html")).to_have_attribute("lang", "en")
     await expect(page.get_by_label("A night on the horizon")).to_have_count(1)
-    for role, name in (("link", "Download"), ("button", "Copy link"), ("link", "Playlist")):
-        control = page.get_by_role(role, name=name)  # type: ignore[arg-type]
+    for control in (
+        page.get_by_role("link", name="Download"),
+        page.get_by_role("button", name="Copy link"),
+        page.get_by_role("link", name="Playlist"),
+    ):
         while not await control.evaluate("(each) => each === document.activeElement"):
             await page.keyboard.press("Tab")
         style = "(each) => [getComputedStyle(each).outlineStyle, each.offsetHeight]"

@@ -52,7 +52,7 @@ ANY_TEXT = st.one_of(
     st.lists(MARKS, max_size=20).map("".join),
     st.lists(MARKS | st.text(max_size=5), max_size=20).map("".join),
 )
-THOROUGHLY = hypothesis_settings(max_examples=2 * hypothesis_settings().max_examples)
+THOROUGHLY = hypothesis_settings(max_examples=4 * hypothesis_settings().max_examples)
 NEEDS_ATHERIS = pytest.mark.skipif(
     not engine.is_here(), reason="atheris has releases for CPython on Linux and x86-64 only"
 )

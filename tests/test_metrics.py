@@ -11,6 +11,8 @@ from aiohttp.test_utils import TestClient
 from conftest import Stage, StartClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from telegram_simulator.content import SyntheticContent
+
 MIB = 1 << 20
 SIZE = 3 * MIB
 
@@ -118,5 +120,5 @@ async def test_a_stalled_viewer_makes_room_when_memory_is_short(
     assert samples["rangegram_viewers"] == 2
     assert samples["rangegram_window_bytes"] <= budget_mb * MIB // 2
     bodies = [start + await each.read() for start, each in zip(begun, paused, strict=True)]
-    assert bodies[0] == bodies[1] == posts[0].media.content.read(0, 64 * MIB)  # type: ignore[union-attr]
+    assert bodies[0] == bodies[1] == SyntheticContent(64 * MIB, 7).read(0, 64 * MIB)
     assert (await scraped(viewer))["rangegram_resting_viewers"] == 0
