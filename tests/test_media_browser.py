@@ -344,7 +344,7 @@ async def test_songs_follow_one_another_wherever_one_looks_meanwhile(house: Hous
         await page.keyboard.press("Escape")
         for width in (320, 390, 1280):
             await page.set_viewport_size({"width": width, "height": 700})
-            await page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+            await page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
             await expect(bar.get_by_role("button", name="Play")).to_be_in_viewport()
         await bar.get_by_role("button", name="Stop the music").click()
         await expect(bar).to_be_hidden()
@@ -435,7 +435,7 @@ async def test_a_shared_song_has_its_cover_and_a_shared_paper_its_viewer(house: 
                 assert await page.evaluate(ANNOUNCED) == ["Two", PERFORMER, 1]
                 for size in ((320, 120), (390, 844), (1280, 800)):
                     await page.set_viewport_size({"width": size[0], "height": size[1]})
-                    across = "document.documentElement.scrollWidth <= innerWidth"
+                    across = "() => document.documentElement.scrollWidth <= innerWidth"
                     await page.wait_for_function(across)
             await expect(page.locator(".song-performer")).to_have_text(PERFORMER)
             await page.goto(house.link("6 Programme.pdf", "watch"))
