@@ -2648,6 +2648,7 @@ class ChunkCache:
             body = await self._fetcher.fetch(entry.request)
         except BaseException:
             self._forget(entry)
+            del entry  # whose task holds the error, and that this frame: garbage for many minutes
             raise
         entry.body = body
         entry.task = None
@@ -4329,6 +4330,7 @@ class _Link:
             raise _translated(refusal) from refusal
         finally:
             del self._waiting[answer]
+            del answer  # it holds the error, and that this frame: garbage for many minutes
 
     async def _watch(self) -> None:
         """Give up a line that is silent, and a request that was passed over."""

@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import psutil
@@ -296,6 +297,28 @@ async def test_lost_lines_leave_nothing_large_to_the_garbage_collector(
             await asyncio.sleep(0.1)
     held = [held for each in ours for held in gc.get_referents(each) if isinstance(held, bytearray)]
     assert sum(map(len, held)) == 0
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_errors_leave_nothing_to_the_garbage_collector(stage: Stage, viewer: Viewer) -> None:
+    """What an error came through is let go at once, whether Telegram or a viewer brought it up."""
+    post = stage.post_synthetic(30 * MIB)
+    stage.telegram.trouble.bytes_per_second = 20 * MIB
+    for start in (0, 10 * MIB, 20 * MIB):
+        assert post.media is not None
+        stage.telegram.world.expire_references(post.media.id)
+        async with viewer.get(stage.path(post), headers={"Range": f"bytes={start}-"}) as response:
+            await response.content.readexactly(3 * MIB)
+            response.close()  # while more is read ahead
+    assert stage.telegram.counters.errors["FILE_REFERENCE_EXPIRED"] >= 3
+    await asyncio.sleep(1)
+    gc.collect()
+    kept = {
+        each.tb_frame.f_code.co_qualname
+        for each in gc.garbage
+        if isinstance(each, TracebackType) and each.tb_frame.f_code.co_filename == worker.__file__
+    }
+    assert kept == set()
 
 
 def garbage_of_worker() -> list[Any]:
