@@ -4120,8 +4120,7 @@ class _Wire(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _let_go(self) -> None:
-        """Free what is large: this and Telethon's sender refer to one another, so that minutes may
-        pass until they are collected."""
+        """Free what is large: the door keeps a lost link until another one is asked for."""
         self._buffer = bytearray()
         self._view = memoryview(self._buffer)
         self._sealed = None
@@ -4267,6 +4266,10 @@ class _Sender(MTProtoSender):  # type: ignore[misc]  # Telethon has no types
             self._send_queue.append(acks)
         return super().send(request, ordered)
 
+    def let_go(self) -> None:
+        """Refer to itself no more, or all it remembers would wait for the garbage collector."""
+        self._handlers.clear()
+
 
 class _Link:
     """One encrypted connection of one bot to one data centre; never reconnects by itself.
@@ -4296,6 +4299,7 @@ class _Link:
                 await sender.connect(wire)
         except BaseException as error:
             await wire.disconnect()
+            sender.let_go()
             if not isinstance(error, Exception):
                 raise
             raise TemporaryFailure(f"DC {where.dc_id} cannot be reached.") from error
@@ -4327,10 +4331,11 @@ class _Link:
                 raise
             raise TemporaryFailure(self._why_lost) from None
         except Exception as refusal:
-            raise _translated(refusal) from refusal
+            # Without its traceback, which refers to this frame, and so to the futures that hold the
+            # error: all of it would wait for the garbage collector, minutes and megabytes long.
+            raise _translated(refusal) from refusal.with_traceback(None)
         finally:
             del self._waiting[answer]
-            del answer  # it holds the error, and that this frame: garbage for many minutes
 
     async def _watch(self) -> None:
         """Give up a line that is silent, and a request that was passed over."""
@@ -4357,8 +4362,10 @@ class _Link:
     def _give_up_all(self) -> None:
         for task in self._tasks:
             task.cancel()
+        self._tasks.clear()
         for answer in self._waiting:
             answer.cancel()
+        self._sender.let_go()
 
     async def close(self) -> None:
         await self._sender.disconnect()

@@ -59,6 +59,8 @@ def test_a_sender_keeps_its_state_queue_and_acknowledgements_where_the_gateway_r
     assert made._send_queue._state is made._state
     assert made._pending_ack == set()
     assert made._last_acks.maxlen
+    # Methods of its own, by which it refers to itself until `let_go`.
+    assert {handler.__self__ for handler in made._handlers.values()} == {made}
     source = inspect.getsource(MTProtoSender)
     assert "RequestState(MsgsAck(list(self._pending_ack)))" in source
     assert "self._last_acks.append(ack)" in source
