@@ -10,9 +10,8 @@ few seconds something befalls Telegram that viewers must not notice. Resident me
 each second, from the start, and judged after the warm-up: it climbs in steps for as long as the
 evening's most crowded moment has not come yet, because the allocator keeps what that needed, and
 only a leak climbs on. When the viewers are gone, so must be everything that was made for them. At
-last come
-ten thousand connections that say nothing and a thousand that never end their request, while twenty
-viewers play on. Exit code 1 when a promise was not kept.
+last come ten thousand connections that say nothing and a thousand that never end their request,
+while twenty viewers play on. Exit code 1 when a promise was not kept.
 """
 
 from __future__ import annotations
