@@ -736,8 +736,17 @@ class Remembered(OrderedDict[_Key, _Value]):
 
 def consume_exception(task: asyncio.Future[Any]) -> None:
     """Whoever waited has seen the exception; when nobody did, it is of no interest to anyone."""
-    if not task.cancelled():
-        task.exception()
+    if not task.cancelled() and isinstance(error := task.exception(), StreamError):
+        let_go_of_frames(error)
+
+
+def let_go_of_frames(error: Exception) -> None:
+    """Forget where an error came from that needs no explanation.
+
+    These frames often refer to what holds the error, and to pieces of films: all of it would wait
+    for the garbage collector, which comes by so rarely that a bad day would cost megabytes.
+    """
+    error.__traceback__ = None
 
 
 # ------------------------------------------------------------------------------------------------
@@ -1858,9 +1867,11 @@ class Worker:
             # open connection: resetting it makes players ask again for what is missing.
             _reset_connection(request)
             request[_DROPPED] = True
-            if not isinstance(error, ConnectionError):
-                known = isinstance(error, StreamError)
-                log.warning("dropped a response in the middle: %s", error, exc_info=not known)
+            if isinstance(error, StreamError):
+                log.warning("dropped a response in the middle: %s", error)
+                let_go_of_frames(error)
+            elif not isinstance(error, ConnectionError):
+                log.warning("dropped a response in the middle: %s", error, exc_info=True)
         return response
 
     async def _write_parts(
@@ -1914,6 +1925,7 @@ class Worker:
                     response = await self._handled(request, handler)
             except StreamError as error:
                 response = _error_response(error)
+                let_go_of_frames(error)
             self._responses[response.status] += 1
             outcome = f"{response.status} dropped" if _DROPPED in request else str(response.status)
             return response
@@ -2547,7 +2559,7 @@ class CacheEntry:
 
     @property
     def failed(self) -> bool:
-        return self.body is None and self.task is not None and self.task.done()
+        return self.body is None and self.task is None
 
 
 class ChunkFetcher(Protocol):
@@ -2648,10 +2660,10 @@ class ChunkCache:
             body = await self._fetcher.fetch(entry.request)
         except BaseException:
             self._forget(entry)
-            del entry  # whose task holds the error, and that this frame: garbage for many minutes
             raise
+        finally:
+            entry.task = None
         entry.body = body
-        entry.task = None
         self.fetched_bytes += len(body)
         if not entry.readers:
             self._make_idle(entry)
@@ -4086,9 +4098,12 @@ class _Wire(asyncio.BufferedProtocol):
 
     async def recv(self) -> bytes | _SealedPacket:
         packet = await self._packets.get()
-        if isinstance(packet, Exception):
-            raise packet
-        return packet
+        try:
+            if isinstance(packet, Exception):
+                raise packet
+            return packet
+        finally:
+            del packet  # or the error refers to this frame, and this frame to the error
 
     # -- as the event loop uses it ---------------------------------------------------------------
 
@@ -4331,9 +4346,8 @@ class _Link:
                 raise
             raise TemporaryFailure(self._why_lost) from None
         except Exception as refusal:
-            # Without its traceback, which refers to this frame, and so to the futures that hold the
-            # error: all of it would wait for the garbage collector, minutes and megabytes long.
-            raise _translated(refusal) from refusal.with_traceback(None)
+            let_go_of_frames(refusal)  # this one refers to the future, which holds the error
+            raise _translated(refusal) from refusal
         finally:
             del self._waiting[answer]
 

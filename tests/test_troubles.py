@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import worker
-from aiohttp import ClientResponse
+from aiohttp import ClientPayloadError, ClientResponse
 from aiohttp.test_utils import TestClient
 from conftest import Stage, StartClient, listing_token, make_token
 
@@ -296,9 +296,31 @@ async def test_trouble_leaves_nothing_to_the_garbage_collector(
             await response.content.readexactly(4 * MIB)
             response.close()  # while more is read ahead
     assert stage.telegram.counters.errors["FILE_REFERENCE_EXPIRED"] >= 3
+    assert stage.telegram.counters.connections[4] >= 4
+    assert await garbage_of_worker() == set()
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_refusals_leave_nothing_to_the_garbage_collector(
+    stage: Stage, viewer: Viewer
+) -> None:
+    post = stage.post_synthetic(30 * MIB)
+    stage.telegram.trouble.bytes_per_second = 20 * MIB
+    async with viewer.get(stage.path(post)) as response:
+        await response.content.readexactly(2 * MIB)
+        stage.telegram.trouble.flood_wait(1000, times=99)
+        with pytest.raises(ClientPayloadError):
+            await response.content.read()
+    stage.telegram.world.delete(post)
+    assert (await viewer.get(stage.path(stage.post_synthetic(MIB)))).status == 429
+    assert await garbage_of_worker() == set()
+
+
+async def garbage_of_worker() -> set[str]:
+    """What of the worker's is to be collected, a moment after all is over."""
     await asyncio.sleep(1)
     gc.collect()
-    assert {type(each).__name__ for each in gc.garbage if is_of_the_worker(each)} == set()
+    return {type(each).__name__ for each in gc.garbage if is_of_the_worker(each)}
 
 
 def is_of_the_worker(thing: object) -> bool:
@@ -306,6 +328,18 @@ def is_of_the_worker(thing: object) -> bool:
     if isinstance(thing, TracebackType):
         return thing.tb_frame.f_code.co_filename == worker.__file__
     return type(thing).__module__ == worker.__name__
+
+
+async def test_a_lost_line_holds_no_memory_though_nobody_asks_for_another(
+    stage: Stage, viewer: Viewer
+) -> None:
+    assert await play(viewer, stage.path(stage.post_synthetic(SIZE))) == film_bytes()
+    wires = [each for each in gc.get_objects() if isinstance(each, worker._Wire) and each._buffer]
+    assert len(wires) >= 2
+    stage.telegram.drop_connections()
+    async with asyncio.timeout(10):
+        while any(wire._buffer for wire in wires):
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.skipif(
